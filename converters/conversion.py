@@ -75,6 +75,8 @@ class ConversionReport:
         errors: the relative root-mean-square error of each matrix quantized here, if it was asked
             for or if the source was quantized already.
         merged: tensors that an adapter has changed.
+        change_kept: the share of its low-rank changes that is left after quantizing; None: there
+            are none, or nothing was quantized.
     """
 
     path: Path
@@ -85,6 +87,7 @@ class ConversionReport:
     kept_files: int
     errors: Mapping[str, float] | None
     merged: int = 0
+    change_kept: float | None = None
 
 
 def convert_source(

@@ -17,6 +17,7 @@ from edgellm.converters.conversion import (
 from edgellm.converters.destination import destination_path
 from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
+from edgellm.converters.lora.kept_change import kept_change
 from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.lora.state_dict import FILES_TELL, AdapterSettings
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
@@ -98,7 +99,7 @@ def convert(
     target = destination_path(destination)
     unquantized = settings.bits == UNQUANTIZED_BITS
     opened = open_source(source, target, unquantized=unquantized)
-    merged, workers = 0, None
+    with_adapter, workers = None, None
     if add_to is not None:
         opened = AddedSource(opened, open_source(add_to, target), new_rows or MEAN)
     elif new_rows is not None:
@@ -107,8 +108,8 @@ def convert(
         opened = GivenTokenizer(opened, given_path(tokenizer))
     told = AdapterSettings(alpha=adapter_alpha, parts=adapter_parts)
     if adapter is not None:
-        opened = MergedSource(opened, given_path(adapter), told)
-        merged, workers = opened.merged, 1  # which reads an adapter's factors once a matrix
+        opened = with_adapter = MergedSource(opened, given_path(adapter), told)
+        workers = 1  # which reads an adapter's factors once a matrix
     elif told != FILES_TELL:
         raise ConfigError("an alpha and parts are for an adapter", hint="name it with --adapter")
     chosen = None
@@ -135,7 +136,13 @@ def convert(
         progress=say,
         workers=workers,
     )
-    return replace(made, merged=merged)
+    if with_adapter is None:
+        return made
+    kept = None
+    result = open_format(made.path, unquantized=False)
+    if made.quantization is not None and result is not None:
+        kept = kept_change(with_adapter, result)
+    return replace(made, merged=with_adapter.merged, change_kept=kept)
 
 
 def open_source(source: str | Path, destination: Path, *, unquantized: bool = False) -> Source:

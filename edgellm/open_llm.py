@@ -87,13 +87,21 @@ def open_llm(
     with ExitStack() as on_failure:
         reader = reader or open_reader(checkpoint, plan)
         on_failure.callback(reader.close)
+        adapter = None
+        if settings.adapter is not None:
+            # most models have none, and what reads one takes time to import
+            from edgellm.adapters.unmerged import open_unmerged
+
+            adapter = open_unmerged(settings.adapter, checkpoint)
         with borrowed_stream():
-            model = load_model(checkpoint, plan, reader, settings, progress=progress)
+            model = load_model(
+                checkpoint, plan, reader, settings, adapter=adapter, progress=progress
+            )
             on_failure.callback(model.close)
             speculation = make_speculation(model, tokenizer, settings, plan)
         if speculation is not None:
             on_failure.callback(speculation.close)
-        prompt_cache = prompt_cache_for(checkpoint, settings, kv_bits=plan.kv_bits)
+        prompt_cache = prompt_cache_for(checkpoint, settings, kv_bits=plan.kv_bits, adapter=adapter)
         if plan.resident:
             reader.close()  # all is read: its threads and files are free
         llm = LLM(

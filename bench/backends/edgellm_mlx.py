@@ -163,6 +163,7 @@ def load_settings(checkpoint: AnyCheckpoint, settings: RuntimeSettings) -> LoadS
         context=context,
         activations=cast("Activations", settings.activations),
         kv_bits=settings.kv_bits,
+        adapter=settings.adapter,
     )
 
 
@@ -177,6 +178,8 @@ def describe_arithmetic(checkpoint: AnyCheckpoint, settings: LoadSettings, *, pa
         path = f"{arithmetic.kernels.activations} kernels, {arithmetic.kernels.isa.name}"
     if settings.kv_bits is not None:
         path += f", KV cache of {settings.kv_bits} bits"
+    if settings.adapter is not None:
+        path += f", adapter {Path(settings.adapter).name}"
     if paged:
         path += ", paged"
     return path

@@ -68,6 +68,7 @@ class RuntimeSettings:
         context: the most tokens of a sequence; None where it is not known yet.
         activations: of our own CPU kernels: ``auto``, ``int8`` or ``float``.
         kv_bits: of a number in our own KV cache, as ``LoadSettings`` has it.
+        adapter: the folder of a LoRA adapter beside the weights, in our own runtime.
         compile: whether a runtime that can compile its steps, or record them as a graph, does so.
     """
 
@@ -77,6 +78,7 @@ class RuntimeSettings:
     context: int | None = None
     activations: str = "auto"
     kv_bits: int | None = None
+    adapter: str | None = None
     compile: bool = True
 
     def __post_init__(self) -> None:
@@ -165,8 +167,8 @@ class Backend:
         target: the class, as ``module:Class``.
         packages: all that Python must be able to import for it, beyond edgellm's own.
         install: the command that installs them.
-        options: those of ``threads``, ``memory``, ``kv_bits`` and ``dtype`` that mean something to
-            it.
+        options: those of ``threads``, ``memory``, ``kv_bits``, ``adapter`` and ``dtype`` that mean
+            something to it.
         crash_hint: the next step where a signal has ended it.
     """
 
@@ -195,7 +197,7 @@ BACKENDS: dict[str, Backend] = {
     # edgellm on what MLX has here
     OWN: Backend(
         target="edgellm.bench.backends.edgellm_mlx:MLXRuntime",
-        options=("threads", "memory", "kv_bits"),
+        options=("threads", "memory", "kv_bits", "adapter"),
     ),
     # the same weights in torch on an NVIDIA GPU
     "cuda": Backend(

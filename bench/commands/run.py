@@ -120,6 +120,14 @@ def run(
         ),
     ] = "",
     kv_bits: common.KVBits = None,
+    adapter: Annotated[
+        str | None,
+        Option(
+            metavar="FOLDER",
+            help="A LoRA adapter that runs beside edgellm's weights, unmerged.",
+            rich_help_panel=headings.MODEL,
+        ),
+    ] = None,
     dtype: common.DType = None,
     endpoint: Annotated[
         str | None,
@@ -191,6 +199,7 @@ def run(
         bits=common.split_numbers("bits", bits) or (None,),
         memory=tuple(map(parse_budget, common.split_names(memory))) or (None,),
         kv_bits=kv_bits,
+        adapter=_absolute(adapter),
         dtype=dtype,
         repetitions=repetitions,
         max_seconds=max_seconds,
@@ -218,6 +227,13 @@ def run(
         target.replace(records)
     common.print_records(records, speed_columns(records), json=json, wide=wide)
     return exit_code(records, stopped=stopped)
+
+
+def _absolute(folder: str | None) -> str | None:
+    """Return a folder's path from wherever it is seen; None where none was given."""
+    if folder is None:
+        return None
+    return str(given_path(folder).absolute())
 
 
 def _backends(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,10 +107,7 @@ def harness_settings(
         run_code=run_code,
         download=download,
         timeout=settings.timeout,
-        loads=[
-            {**settings.load, "threads": threads, "kv_bits": bits}
-            for threads, bits in product(settings.threads, settings.kv_bits)
-        ],
+        loads=settings.loads(),
     )
 
 

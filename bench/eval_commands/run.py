@@ -20,6 +20,7 @@ from edgellm.bench.records.collect import exit_code
 from edgellm.cli import headings
 from edgellm.console.terminal import note
 from edgellm.errors import ConfigError
+from edgellm.files.given_path import given_path
 from edgellm.settings import DEFAULT_MODEL, LoadSettings, parse_budget
 
 if TYPE_CHECKING:
@@ -143,6 +144,15 @@ def run(
             rich_help_panel=headings.SAMPLING,
         ),
     ] = 0,
+    adapter: Annotated[
+        list[str] | None,
+        Option(
+            metavar="FOLDER|none",
+            help="A LoRA adapter beside the weights; may be given several times, each in turn; "
+            "none asks the model alone.",
+            rich_help_panel=headings.MODEL,
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         Option(
@@ -260,6 +270,7 @@ def run(
         decodings=parse_decodings(decoding),
         threads=_distinct("threads", threads) or (None,),
         kv_bits=_distinct("kv-bits", kv_bits) or (None,),
+        adapters=_adapters(adapter),
         load=_load_fields(memory, context, activations, decoding),
         chat=chat,
         limit=limit,
@@ -351,11 +362,23 @@ def _load_fields(
     return fields
 
 
+def _adapters(given: Sequence[str] | None) -> tuple[str | None, ...]:
+    """Return the adapters' folders, from wherever they are seen; None for the model alone."""
+    if not given:
+        return (None,)
+    folders: dict[str | None, None] = {}
+    for name in given:
+        folder = None
+        if name != "none":
+            folder = str(given_path(name).absolute())
+        folders[folder] = None
+    return tuple(folders)
+
+
 def _check_loading(settings: EvaluationSettings) -> None:
     """Raise ConfigError where a model could not be loaded so, before any is."""
-    for threads in settings.threads:
-        for bits in settings.kv_bits:
-            LoadSettings(**{**settings.load, "threads": threads, "kv_bits": bits})
+    for load in settings.loads():
+        LoadSettings(**load)
 
 
 def _check_names(tasks: Sequence[Task]) -> None:

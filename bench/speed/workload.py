@@ -99,6 +99,7 @@ class Workload:
         memory: budgets in bytes; None is what is free.
         bits: bits of the weights; None is what the model has.
         kv_bits: of a number in edgellm's KV cache; None is its own choice.
+        adapter: the folder of a LoRA adapter beside edgellm's weights; None is none.
         dtype: the type of activations; None is the backend's own choice.
         repetitions: of each test.
         max_seconds: after which no further repetition of a test begins.
@@ -122,6 +123,7 @@ class Workload:
     memory: tuple[int | None, ...] = (None,)
     bits: tuple[int | None, ...] = (None,)
     kv_bits: int | None = None
+    adapter: str | None = None
     dtype: str | None = None
     repetitions: int = REPETITIONS
     max_seconds: float = MAX_SECONDS
@@ -195,6 +197,7 @@ class Workload:
                     "threads": threads or core_count(),
                     "memory": memory,
                     "kv_bits": self.kv_bits,
+                    "adapter": self.adapter,
                     "dtype": self.dtype,
                 }
                 used = {option: options[option] for option in backend.options}
@@ -208,6 +211,7 @@ def unused_options(workload: Workload) -> list[str]:
         "threads": any(workload.threads),
         "memory": any(workload.memory),
         "kv_bits": workload.kv_bits is not None,
+        "adapter": workload.adapter is not None,
         "dtype": workload.dtype is not None,
     }
     return [

@@ -102,6 +102,16 @@ class MergedSource(DerivedSource):
         files = files_fingerprint(self._adapter.files)
         return f"{self._base.fingerprint}{files}{self._settings}"
 
+    @property
+    def low_rank_paths(self) -> list[str]:
+        """The matrices that have a low-rank change, in the model's order."""
+        return [path for path in self._changed if path in self._adapter.changes]
+
+    def base_and_change(self, path: str, start: int, stop: int) -> tuple[Floats, Floats]:
+        """Return rows of a matrix before its change, and what the change adds to them."""
+        base = self._plain_rows(path, start, stop)
+        return base, self._matrix_rows(path, start, stop) - base
+
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, changed where the adapter changes them."""
         path = name.rpartition(".")[0]

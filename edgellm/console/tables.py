@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str]
 
+MOSTLY_KEPT = 0.9
+"""The share of an adapter's change from which nobody is told how to keep more of it."""
+
 MINIMUM_WIDTH = 20
 """Columns; where values would have fewer, they stand below their names."""
 
@@ -246,6 +249,12 @@ def show_conversion(report: ConversionReport, *, listed: bool) -> None:
     note(f"{report.path}: {size(report.weight_bytes)}, {stored}")
     if report.merged:
         note(f"the adapter has changed {plural(report.merged, 'tensor')}")
+    if report.change_kept is not None:
+        # of a change far below the rounding, chance can make it less than nothing or more than all
+        kept = f"{percent(min(max(report.change_kept, 0.0), 1.0))} of its change is left in {usual_bits} bits"
+        if report.change_kept < MOSTLY_KEPT:
+            kept += "; all of it runs beside the base, unmerged: edgellm generate BASE --adapter"
+        note(kept)
     if report.errors:
         worst = max(report.errors, key=report.errors.__getitem__)
         mean = math.sqrt(sum(error**2 for error in report.errors.values()) / len(report.errors))

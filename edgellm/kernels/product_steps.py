@@ -43,6 +43,7 @@ class Matrix:
         biases: address of the groups' biases; 0 for plain numbers.
         bias: address of what is added to the results; 0 for none.
         bias_kind: of its numbers.
+        changes: low-rank products that are added to some of its results.
     """
 
     format: WeightFormat
@@ -53,6 +54,15 @@ class Matrix:
     biases: int = 0
     bias: int = 0
     bias_kind: str = "f32"
+    changes: Sequence[MatrixChange] = ()
+
+
+class MatrixChange(NamedTuple):
+    """A change by an adapter, ``x @ down.T @ up.T``, and the first result that it is added to."""
+
+    first: int
+    down: Matrix
+    up: Matrix
 
 
 def arithmetic(engine: KernelEngine, matrix: Matrix, *, many: bool) -> str:
@@ -95,18 +105,9 @@ def product_steps(
     # each matrix has its columns of a row of all results
     results = _Results(out, 4 * sum(matrix.out_features for matrix in matrices), int(add))
     steps: list[Step] = []
-    prepared: dict[object, _Prepared] = {}  # inputs that several matrices can share
+    inputs = _Inputs(engine, x, "inputs", tokens)
     for matrix in matrices:
-        kernel = _kernel_name(engine, matrix, tokens)
-        needs = _INPUTS[kernel]
-        key: object = needs
-        if needs.codes:  # quantized in the weight's groups, in the order of its codes
-            key = (needs, matrix.format.group, matrix.format.bits == 4)
-        if key not in prepared:
-            name = f"inputs {len(prepared)}"
-            prepared[key], before = _prepare(engine, matrix, x, needs, tokens=tokens, name=name)
-            steps += before
-        steps.append(_multiply(engine, matrix, kernel, prepared[key], results, tokens=tokens))
+        steps += inputs.multiplied(matrix, results)
         if matrix.bias:
             bias = make_step(
                 engine.kernel("bias", matrix.bias_kind),
@@ -117,6 +118,12 @@ def product_steps(
                 out_features=matrix.out_features,
             )
             steps.append(bias)
+        for change in matrix.changes:
+            rank = change.down.out_features
+            low = engine.workspace.reserved("low rank", 4 * tokens * rank)
+            changed = results._replace(out=results.out + 4 * change.first, add=1)
+            steps += inputs.multiplied(change.down, _Results(low, 4 * rank, 0))
+            steps += _Inputs(engine, low, "low-rank inputs", tokens).multiplied(change.up, changed)
         results = results._replace(out=results.out + 4 * matrix.out_features)
     return steps
 
@@ -138,7 +145,7 @@ class _Prepared(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
+class _Needs:
     """How a kernel takes activations: float32 as they are, unless it says otherwise.
 
     Attributes:
@@ -153,19 +160,51 @@ class _Inputs:
     panel: int = 0
 
 
-_INPUTS = {
-    "int8_matvec": _Inputs(codes="split"),
-    "int8_few": _Inputs(codes="split"),
-    "tile_few": _Inputs(codes="tile", packed="factors"),
-    "tile_matvec": _Inputs(codes="tile", packed="words"),
-    "int8_matmul": _Inputs(codes="split", packed="words", panel=1),
-    "float_matvec": _Inputs(),
-    "float_few": _Inputs(),
-    "float_matmul": _Inputs(packed="words", panel=4),
-    "tile_matmul": _Inputs(packed="bf16"),
+_NEEDS = {
+    "int8_matvec": _Needs(codes="split"),
+    "int8_few": _Needs(codes="split"),
+    "tile_few": _Needs(codes="tile", packed="factors"),
+    "tile_matvec": _Needs(codes="tile", packed="words"),
+    "int8_matmul": _Needs(codes="split", packed="words", panel=1),
+    "float_matvec": _Needs(),
+    "float_few": _Needs(),
+    "float_matmul": _Needs(packed="words", panel=4),
+    "tile_matmul": _Needs(packed="bf16"),
 }
 
 _MATMULS = {"int8": "int8_matmul", "tiles": "tile_matmul", "float": "float_matmul"}
+
+
+class _Inputs:
+    """The inputs of some products, as their kernels take them: what can be shared is made once.
+
+    Args:
+        engine: the kernels.
+        x: address of (L, in_features) float32.
+        name: of what is made of them, in the workspace.
+        tokens: the most that L will be.
+    """
+
+    def __init__(self, engine: KernelEngine, x: int, name: str, tokens: int) -> None:
+        self._engine, self._x, self._name, self._tokens = engine, x, name, tokens
+        self._prepared: dict[object, _Prepared] = {}
+
+    def multiplied(self, matrix: Matrix, results: _Results) -> list[Step]:
+        """Return the steps of a product, with those that prepare its inputs."""
+        steps: list[Step] = []
+        kernel = _kernel_name(self._engine, matrix, self._tokens)
+        needs = _NEEDS[kernel]
+        key: object = needs
+        if needs.codes:  # quantized in the weight's groups, in the order of its codes
+            key = (needs, matrix.format.group, matrix.format.bits == 4)
+        if key not in self._prepared:
+            name = f"{self._name} {len(self._prepared)}"
+            self._prepared[key], steps = _prepare(
+                self._engine, matrix, self._x, needs, tokens=self._tokens, name=name
+            )
+        prepared = self._prepared[key]
+        product = _multiply(self._engine, matrix, kernel, prepared, results, tokens=self._tokens)
+        return [*steps, product]
 
 
 def _kernel_name(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
@@ -185,7 +224,7 @@ def _kernel_name(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
 
 
 def _prepare(
-    engine: KernelEngine, matrix: Matrix, x: int, needs: _Inputs, *, tokens: int, name: str
+    engine: KernelEngine, matrix: Matrix, x: int, needs: _Needs, *, tokens: int, name: str
 ) -> tuple[_Prepared, list[Step]]:
     """Return activations as a kernel takes them, and the steps that make them."""
     in_features, group = matrix.in_features, matrix.format.group
@@ -248,7 +287,7 @@ def _multiply(
     tokens: int,
 ) -> Step:
     """Return the step of the product itself, and reserve the scratch that it needs."""
-    needs = _INPUTS[kernel]
+    needs = _NEEDS[kernel]
     arguments = {
         **prepared._asdict(),
         "weight": matrix.weight,

@@ -31,6 +31,7 @@ class MemoryEstimate:
         score_bytes: bytes of a query's scores for one key; 0 where attention never holds them.
         max_context: tokens that the model was made for.
         converted_bytes: bytes of weights that MLX converts for its products, at most.
+        adapter_bytes: bytes of an adapter's numbers, which are always in memory.
         draft: of a draft model beside it, all of whose weights are in memory.
     """
 
@@ -47,6 +48,7 @@ class MemoryEstimate:
     score_bytes: int
     max_context: int
     converted_bytes: int = 0
+    adapter_bytes: int = 0
     draft: MemoryEstimate | None = None
 
     @property
@@ -56,15 +58,15 @@ class MemoryEstimate:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights; the draft's are not among them."""
+        """Bytes of all weights and the adapter; the draft's are not among them."""
         outer = self.embedding_bytes + self.norm_bytes + self.lm_head_bytes
-        return outer + sum(self.layer_bytes)
+        return outer + self.adapter_bytes + sum(self.layer_bytes)
 
     @property
     def outer_bytes(self) -> int:
-        """Bytes of the final norm and the output matrix, which are always in memory."""
+        """Bytes of the final norm, the output matrix and the adapter: always in memory."""
         output = self.embedding_bytes if self.tied else self.lm_head_bytes
-        return self.norm_bytes + output
+        return self.norm_bytes + output + self.adapter_bytes
 
     @property
     def draft_weight_bytes(self) -> int:

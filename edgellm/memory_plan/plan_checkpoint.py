@@ -10,7 +10,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.console.units import size
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
-from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.errors import ConfigError, MemoryBudgetError, UnsupportedModelError
 from edgellm.hub.resolve import locate
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.memory_plan.budget_planner import automatic_budget, least_budget, make_plan
@@ -179,6 +179,12 @@ def _estimate(checkpoint: AnyCheckpoint, settings: LoadSettings) -> tuple[int, M
             hint=f"take {max_context} or less, or leave it out",
         )
     if isinstance(checkpoint, MLXLMCheckpoint):
+        if settings.adapter is not None:
+            raise UnsupportedModelError(
+                f"no adapter runs beside a model of type {checkpoint.config.model_type}, "
+                "which mlx-lm computes",
+                hint="merge it into the weights with mlx_lm.fuse, and load the result",
+            )
         return 0, estimate_whole(checkpoint, settings)
     arithmetic = arithmetic_of(checkpoint, settings)
     kv_format = kv_format_for(checkpoint, settings)
@@ -196,6 +202,12 @@ def _estimate(checkpoint: AnyCheckpoint, settings: LoadSettings) -> tuple[int, M
     )
     if settings.context is None:
         estimate = replace(estimate, max_context=checkpoint.config.usual_context)
+    if settings.adapter is not None:
+        # most models have none, and what reads one takes time to import
+        from edgellm.adapters.unmerged import open_unmerged
+
+        adapter = open_unmerged(settings.adapter, checkpoint)
+        estimate = replace(estimate, adapter_bytes=adapter.nbytes(arithmetic.dtype.size))
     draft = draft_checkpoint(settings)
     if draft is not None:
         estimate = replace(estimate, draft=draft_estimate(draft, settings))

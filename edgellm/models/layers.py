@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import LayerCache, stored
+from edgellm.models.linear import AddedProduct
 
 LayerSpans = Sequence[tuple[LayerCache, int]]
 """Sequences of a hidden state (1, L, E), in order: each one's cache in a layer, and its tokens."""
@@ -67,6 +68,23 @@ def always() -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerChange:
+    """A layer's change by an adapter; two are the same only if they are one object.
+
+    Attributes:
+        products: what is added to each stack's results, by its name in ``tensor_order.STACKS``.
+    """
+
+    products: Mapping[str, Sequence[AddedProduct]]
+
+    def arrays(self) -> Iterator[mx.array]:
+        """Yield all that it holds."""
+        for added in self.products.values():
+            for product in added:
+                yield from (product.down, product.up)
+
+
 class Layer(Protocol):
     """One decoder layer."""
 
@@ -75,6 +93,10 @@ class Layer(Protocol):
 
     Where it is promised, a call with ``many`` promises it for any number of tokens.
     """
+
+    def adapt(self, change: LayerChange | None) -> None:
+        """Let the calls that follow add an adapter's change to the products; None: no more."""
+        ...
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return hidden states (1, L, E) after this layer; new keys and values go to the caches.

@@ -1,8 +1,11 @@
 """Multiplication by a weight in MLX, dense or quantized, one matrix or several side by side."""
 
+# I in, O out, R rank
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
@@ -100,6 +103,57 @@ class JoinedLinear:
     def __call__(self, x: mx.array) -> mx.array:
         """Return the members' products, joined along the last axis."""
         return mx.concatenate([member(x) for member in self.members], axis=-1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AddedProduct:
+    """A product that is added to some results of another: ``(x @ down.T) @ up.T``.
+
+    That is what an adapter changes (Hu et al. 2021, LoRA, arXiv:2106.09685).
+
+    Attributes:
+        first: the first of those results.
+        down: (R, I).
+        up: (O, R), its scale included.
+    """
+
+    first: int
+    down: mx.array
+    up: mx.array
+
+    @property
+    def stop(self) -> int:
+        """The result behind the last one that it is added to."""
+        return self.first + int(self.up.shape[0])
+
+
+class ChangedLinear:
+    """A weight that multiplies, and products that are added to its results."""
+
+    def __init__(self, base: Linear, added: Sequence[AddedProduct]) -> None:
+        self.base = base
+        self.out_features: int = base.out_features
+        self._added = added
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return what the weight alone returns, and what is added."""
+        results = self.base(x)
+        for product in self._added:
+            change = (x @ product.down.T) @ product.up.T
+            if product.stop - product.first == self.out_features:
+                results = results + change
+            else:
+                results = results.at[..., product.first : product.stop].add(change)
+        return results
+
+
+def changed_linear(linear: Linear, added: Sequence[AddedProduct]) -> Linear:
+    """Return a product with these added; any that it had before are not."""
+    if isinstance(linear, ChangedLinear):
+        linear = linear.base
+    if not added:
+        return linear
+    return ChangedLinear(linear, added)
 
 
 class NormedLinear:

@@ -11,18 +11,26 @@ its ``attention``, or ``read_norms`` and ``__call__``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import mlx.core as mx
 
 from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.kv_cache.cache import KVCache, LayerCache
 from edgellm.kv_cache.kv_format import attention
 from edgellm.kv_cache.path_cache import PathCache
-from edgellm.models.layers import LayerSpans
-from edgellm.models.linear import Linear, QuantizationOf, Tensors, stacked_linear
+from edgellm.models.layers import LayerChange, LayerSpans
+from edgellm.models.linear import (
+    AddedProduct,
+    Linear,
+    QuantizationOf,
+    Tensors,
+    changed_linear,
+    stacked_linear,
+)
 from edgellm.models.rope import wavelengths
 
 Norm = Callable[[mx.array], mx.array]
@@ -308,6 +316,16 @@ class Block:
         """Take the layer's norms, which are here by their names inside it."""
         self.input_layernorm: Norm = norms["input_layernorm"]
         self.post_attention_layernorm: Norm = norms["post_attention_layernorm"]
+
+    def adapt(self, change: LayerChange | None) -> None:
+        """Let the calls that follow add an adapter's change to the products; None: no more."""
+        for stack in STACKS:
+            part, name = stack.split(".")
+            owner = getattr(self, part)
+            added: Sequence[AddedProduct] = ()
+            if change is not None:
+                added = change.products.get(stack, ())
+            setattr(owner, name, changed_linear(getattr(owner, name), added))
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return the hidden states (1, L, E) after this layer; MLX takes its own ways."""

@@ -19,6 +19,7 @@ from edgellm.kv_cache.cache import stored
 from edgellm.models.layers import (
     KeepGoing,
     Layer,
+    LayerChange,
     Span,
     States,
     StateSpans,
@@ -68,6 +69,7 @@ class PagedLayers:
         reader: fills them.
         make_layer: builds a layer over a buffer.
         configs: what is each layer's own.
+        changes: by an adapter, of each layer; empty where there is none.
         launch_ahead: streamed layers that may still compute while the next is launched, so that a
             GPU never waits for a launch.
         on_pinned: called with the bytes of each pinned layer that has arrived.
@@ -85,6 +87,7 @@ class PagedLayers:
         make_layer: MakeLayer,
         *,
         configs: Sequence[LayerConfig],
+        changes: Sequence[LayerChange] = (),
         launch_ahead: int = 0,
         on_pinned: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -94,6 +97,7 @@ class PagedLayers:
         self._groups = groups
         self._reader = reader
         self._closed = False
+        self._changes = changes
         self._streamed = [index for index in range(len(groups)) if index not in set(pinned)]
         self._pinned = self._load_pinned(pinned, make_layer, on_pinned)
         buffer_bytes = max((groups[index].layout.nbytes for index in self._streamed), default=0)
@@ -191,7 +195,9 @@ class PagedLayers:
         layers = {}
         for load in loads:
             load.ticket.wait()
-            layers[load.index] = make_layer(load.index, load.buffer)
+            layers[load.index] = layer = make_layer(load.index, load.buffer)
+            if self._changes:
+                layer.adapt(self._changes[load.index])
             on_pinned(self._groups[load.index].nbytes)
         return layers
 
@@ -201,7 +207,11 @@ class PagedLayers:
         if pinned is not None:
             return pinned, None
         load = self._take(index)
-        return self._layers[id(load.buffer), self._kinds[index]], load
+        layer = self._layers[id(load.buffer), self._kinds[index]]
+        # the object is of a buffer, the change of a layer
+        if self._changes:
+            layer.adapt(self._changes[index])
+        return layer, load
 
     def _take(self, index: int) -> _Load:
         """Take the first load of the ring once it has arrived. Raises ReadError."""

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -49,6 +50,13 @@ ABANDONED_SECONDS = 3600
 
 MAX_FILES = 4096
 """Files of one model that are searched for a prefix."""
+
+
+class HasFingerprint(Protocol):
+    """An adapter, of which no more is asked here."""
+
+    def fingerprint(self) -> str:
+        """Return a digest that no other has. Raises ReadError."""
 
 
 class PromptCache:
@@ -176,7 +184,11 @@ class PromptCache:
 
 
 def prompt_cache_for(
-    checkpoint: Checkpoint, settings: LoadSettings, *, kv_bits: int | None
+    checkpoint: Checkpoint,
+    settings: LoadSettings,
+    *,
+    kv_bits: int | None,
+    adapter: HasFingerprint | None = None,
 ) -> PromptCache | None:
     """Return the prompt cache of a model loaded with these settings; None where they want none.
 
@@ -184,6 +196,7 @@ def prompt_cache_for(
         checkpoint: the model.
         settings: as for ``load``.
         kv_bits: of the model's KV caches, as its plan has them.
+        adapter: that runs beside the model's weights.
 
     Raises:
         ConfigError: the folder begins with the home of a user who does not exist.
@@ -201,6 +214,8 @@ def prompt_cache_for(
         scaling = config_for(checkpoint, settings).rope_scaling
         if scaling is not None and scaling.is_long:
             kernels += " long"
+        if adapter is not None:
+            kernels += f" {adapter.fingerprint()}"
         return (
             f"{fingerprint(checkpoint)} {kv_format.dtype} {kv_format.bits}"
             f" {settings.context_window} {arithmetic.dtype} {kernels}"

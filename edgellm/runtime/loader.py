@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -19,7 +20,7 @@ from edgellm.models.cpu.block import make_layer, make_layers
 from edgellm.models.cpu.linear import RMSNormWeight, make_head
 from edgellm.models.cpu.whole_pass import CpuEmbedding, make_pass
 from edgellm.models.embedding import PagedEmbedding, has_rows
-from edgellm.models.layers import Layer, Layers
+from edgellm.models.layers import Layer, LayerChange, Layers
 from edgellm.models.linear import DenseLinear, QuantizedLinear, linear_from
 from edgellm.models.model import Embedding, Model, ResidentEmbedding
 from edgellm.models.paged_layers import PagedLayers
@@ -27,6 +28,14 @@ from edgellm.models.registry import block_class
 from edgellm.reading.disk_reader import DiskReader, Reader, Ticket
 from edgellm.reading.tuning import tuned
 from edgellm.settings import LoadSettings
+
+
+class LayerChanges(Protocol):
+    """An adapter, of which no more is asked here."""
+
+    def layer_changes(self, dtype: mx.Dtype) -> Sequence[LayerChange]:
+        """Read what is added in each layer. Raises ReadError, FormatError."""
+
 
 LoadProgress = Callable[[int, int], None]
 """Called with bytes read and bytes in all."""
@@ -38,6 +47,7 @@ def load_model(
     reader: Reader,
     settings: LoadSettings,
     *,
+    adapter: LayerChanges | None = None,
     progress: LoadProgress | None = None,
 ) -> Model:
     """Read the weights that stay in memory, begin to read those that stream, build the model.
@@ -47,14 +57,19 @@ def load_model(
         plan: which weights stay in memory.
         reader: reads them; the layers that stream go on using it.
         settings: which arithmetic computes.
+        adapter: runs beside the weights; None: there is none.
         progress: told of the bytes that have arrived.
 
     Raises:
         ReadError: a file cannot be read.
+        FormatError: the adapter holds what is no number.
     """
     checkpoint = replace(checkpoint, config=config_for(checkpoint, settings))
     arithmetic = arithmetic_of(checkpoint, settings)
     block = block_class(checkpoint.config)
+    changes: Sequence[LayerChange] = ()
+    if adapter is not None:
+        changes = adapter.layer_changes(arithmetic.dtype)
     reads = _Reads(reader, _resident_bytes(checkpoint, plan), progress)
     # Every read is begun before the first one is waited for, in the order of this list.
     layer_buffers = []
@@ -92,12 +107,13 @@ def load_model(
 
         layers: Layers
         if plan.resident:
-            layers = make_layers(
-                [
-                    make_block(checkpoint, arithmetic, index, buffer)
-                    for index, buffer in enumerate(layer_buffers)
-                ]
-            )
+            blocks = [
+                make_block(checkpoint, arithmetic, index, buffer)
+                for index, buffer in enumerate(layer_buffers)
+            ]
+            for layer, change in zip(blocks, changes, strict=False):
+                layer.adapt(change)
+            layers = make_layers(blocks)
         else:
             layers = PagedLayers(
                 checkpoint.layers,
@@ -106,6 +122,7 @@ def load_model(
                 reader,
                 partial(make_block, checkpoint, arithmetic),
                 configs=[checkpoint.config.layer(i) for i in range(len(checkpoint.layers))],
+                changes=changes,
                 launch_ahead=arithmetic.launch_ahead,
                 on_pinned=reads.count,
             )

@@ -39,6 +39,8 @@ class LoadSettings:
             itself held likely before; else as ``ngram``), ``ngram`` (by what the text has said
             before) or ``off``. Completions stay the same.
         draft: a smaller model with the same tokenizer that drafts tokens; None for none.
+        adapter: the folder of a LoRA adapter, PEFT's or mlx-lm's, that runs beside the weights,
+            which stay as they are; None for none.
     """
 
     memory: str | int | None = None
@@ -53,6 +55,7 @@ class LoadSettings:
     prompt_cache: bool | str | Path = False
     speculate: Literal["auto", "ngram", "off"] = "auto"
     draft: str | Path | None = None
+    adapter: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -84,6 +87,8 @@ class LoadSettings:
             path_text("prompt_cache", self.prompt_cache, "true, false or a folder")
         if self.draft is not None:
             path_text("draft", self.draft, "a folder, a Hub id or a bundled name")
+        if self.adapter is not None:
+            path_text("adapter", self.adapter, "the folder of an adapter")
         set_checked(self, checked)
         if self.draft is not None and self.speculate != "auto":
             raise ConfigError(
@@ -107,3 +112,4 @@ class LoadFields(TypedDict, total=False):
     prompt_cache: bool | str | Path
     speculate: Literal["auto", "ngram", "off"]
     draft: str | Path | None
+    adapter: str | Path | None

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.folders import fused, saved_by_mlx_lm, tensors_of
+from support.folders import fused, rewritten, saved_by_mlx_lm, tensors_of
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.dialects.wrappers import text_part
@@ -17,19 +17,6 @@ from edgellm.diagnostics.verify import verify
 from edgellm.errors import FormatError, UnsupportedModelError
 
 HEAD_DIM = 16
-
-
-def rewritten(folder, made, rename, config):
-    """Write a folder again, its tensors under other names; return its place."""
-    made.mkdir()
-    raw = json.loads((folder / "config.json").read_text())
-    (made / "config.json").write_text(json.dumps({**raw, **config}))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (made / name).write_bytes((folder / name).read_bytes())
-    tensors = {name: np.array(value) for name, value in tensors_of(folder).items()}
-    renamed = {name: mx.array(value) for name, value in rename(tensors).items()}
-    mx.save_safetensors(str(made / "model.safetensors"), renamed, metadata={"format": "pt"})
-    return made
 
 
 def paired(tensors):

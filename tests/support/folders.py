@@ -39,6 +39,19 @@ def fused(tensors):
     return out
 
 
+def rewritten(folder, made, rename, config):
+    """Write a folder again, its tensors under other names; return its place."""
+    made.mkdir()
+    raw = json.loads((folder / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**raw, **config}))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (made / name).write_bytes((folder / name).read_bytes())
+    tensors = {name: np.array(value) for name, value in tensors_of(folder).items()}
+    renamed = {name: mx.array(value) for name, value in rename(tensors).items()}
+    mx.save_safetensors(str(made / "model.safetensors"), renamed, metadata={"format": "pt"})
+    return made
+
+
 def change(path, edit, *, config=None):
     """Write a model's weights again after ``edit`` has changed them."""
     tensors = tensors_of(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgellm.bench.evaluation.harness.library import require_library
 from edgellm.bench.evaluation.harness.tasks import tasks_of
-from edgellm.bench.evaluation.runs.run import shape_of
+from edgellm.bench.evaluation.runs.run import shape_of, with_adapter
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
@@ -131,7 +131,7 @@ class _Evaluation:
 
     def records(self, model: str, load: Mapping[str, Any]) -> Generator[EvaluationRecord]:
         """Yield the records of a model in a process of its own."""
-        fields: dict[str, Any] = {"model": model}
+        fields: dict[str, Any] = {"model": with_adapter(model, load)}
         fields |= {name: load.get(name) for name in ("threads", "kv_bits")}
         fields["memory_bytes"] = load.get("memory")
         waiting = list(self._asks)
@@ -141,7 +141,7 @@ class _Evaluation:
             fields["shape"] = shape_of(checkpoint)
             with ExitStack() as closing:
                 worker = closing.enter_context(self._worker(load))
-                self._tell(waiting[0], model, "loading")
+                self._tell(waiting[0], fields["model"], "loading")
                 worker.send(self._order(str(checkpoint.folder.path), load))
                 fields |= worker.receive()
                 while waiting:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 from edgellm.bench.evaluation.runs.measures import Measures, Rater
@@ -84,10 +83,7 @@ class _Evaluation:
             for task in tasks
             for ask in settings.asks(task)
         ]
-        self._loads = [
-            {**settings.load, "threads": threads, "kv_bits": bits}
-            for threads, bits in product(settings.threads, settings.kv_bits)
-        ]
+        self._loads = settings.loads()
         questions = sum(len(run.prompts.prompts) for run in self._runs)
         self._total = questions * len(self._names) * len(self._loads)
         self._asked = 0
@@ -286,7 +282,7 @@ class _Evaluation:
 
     def _tell(self, model: EvaluatedModel, run: Run, doing: str) -> None:
         self._progress(
-            Status(self._asked + 1, self._total, f"{model.name}, {run.ask.title}", doing)
+            Status(self._asked + 1, self._total, f"{model.title}, {run.ask.title}", doing)
         )
 
 

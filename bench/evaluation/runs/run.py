@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from edgellm.adapters.unmerged import open_unmerged
 from edgellm.bench.evaluation.runs.settings import Ask, EvaluationSettings
 from edgellm.bench.evaluation.tasks.prompts import Prompt, PromptSet
 from edgellm.bench.evaluation.tasks.rows.question import Question
@@ -40,7 +41,7 @@ class EvaluatedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the weights, the tokenizer and its chat template, wherever they lie."""
+        """A digest of weights, adapter, tokenizer and chat template, wherever they lie."""
         digest = hashlib.sha256(fingerprint(self.checkpoint).encode())
         folder = self.checkpoint.folder.path
         files: list[Path] = []
@@ -49,18 +50,28 @@ class EvaluatedModel:
         for file in files:
             with read_errors(file):
                 digest.update(file.name.encode() + file.read_bytes())
+        adapter = self.load.get("adapter")
+        if adapter is not None and isinstance(self.checkpoint, Checkpoint):
+            digest.update(open_unmerged(adapter, self.checkpoint).fingerprint().encode())
         return digest.hexdigest()
 
     @property
     def key(self) -> str:
         """A digest of the model and its settings."""
-        return digest_of(self.fingerprint, sorted(self.load.items()))
+        # an adapter is in the fingerprint, wherever its folder lies
+        settings = {name: value for name, value in self.load.items() if name != "adapter"}
+        return digest_of(self.fingerprint, sorted(settings.items()))
+
+    @property
+    def title(self) -> str:
+        """The model's name, and its adapter's."""
+        return with_adapter(self.name, self.load)
 
     @property
     def fields(self) -> dict[str, Any]:
         """Fields of a record: the model, and how it was loaded."""
         return {
-            "model": self.name,
+            "model": self.title,
             "bits": self.checkpoint.usual_bits,
             "model_bytes": self.checkpoint.nbytes,
             "shape": shape_of(self.checkpoint),
@@ -202,6 +213,14 @@ def _first_asked(prompts: PromptSet) -> dict[str, Any]:
         if text:
             return {"first_prompt": text, "first_options": prompt.continuations}
     return {}
+
+
+def with_adapter(name: str, load: Mapping[str, Any]) -> str:
+    """Return a model's name, with that of the adapter that ``load`` has."""
+    adapter = load.get("adapter")
+    if adapter is None:
+        return name
+    return f"{name} + {Path(adapter).resolve().name}"
 
 
 def question_hash(question: Question) -> str:

@@ -27,6 +27,7 @@ class EvaluationSettings:
         decodings: ways to draw the tokens of answers.
         threads: numbers of threads for arithmetic; None for the machine's usual one.
         kv_bits: bits of numbers in the KV cache; None for the usual ones.
+        adapters: folders of adapters that run beside the weights; None for the model alone.
         load: further settings that models are loaded with.
         chat: whether questions go through the chat template.
         limit: the most questions of a task.
@@ -41,6 +42,7 @@ class EvaluationSettings:
     decodings: Sequence[Decoding] = (GREEDY,)
     threads: Sequence[int | None] = (None,)
     kv_bits: Sequence[int | None] = (None,)
+    adapters: Sequence[str | None] = (None,)
     load: Mapping[str, Any] = field(default_factory=dict)
     chat: bool = False
     limit: int | None = None
@@ -48,6 +50,17 @@ class EvaluationSettings:
     max_tokens: int | None = None
     stride: int | None = None
     timeout: float = TIMEOUT
+
+    def loads(self) -> list[dict[str, Any]]:
+        """Return the fields of ``LoadSettings`` with which each model is loaded in turn."""
+        loads = []
+        for adapter, threads, bits in product(self.adapters, self.threads, self.kv_bits):
+            load = {**self.load, "threads": threads, "kv_bits": bits}
+            # what is known of a model alone was kept without this field
+            if adapter is not None:
+                load["adapter"] = adapter
+            loads.append(load)
+        return loads
 
     def questions(self, task: Task) -> list[Question]:
         """Return the questions of a task, the same for every way to ask it. Raises ConfigError."""

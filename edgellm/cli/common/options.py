@@ -143,6 +143,12 @@ LOAD_OPTIONS = SettingsOptions(
             heading=headings.SPEED,
             values=models,
         ),
+        "adapter": option(
+            str | None,
+            "FOLDER",
+            "A LoRA adapter (PEFT, mlx-lm) that runs beside the model's weights, unmerged.",
+            heading=headings.MODEL,
+        ),
     },
 )
 

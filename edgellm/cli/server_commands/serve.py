@@ -10,7 +10,7 @@ from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.device.require_mlx import require_backend
-from edgellm.errors import BackendError
+from edgellm.errors import BackendError, ConfigError
 from edgellm.settings import CHAT_TEMPERATURE, CHAT_TOP_P, DEFAULT_MODEL, LoadSettings, Sampling
 
 SERVE_SAMPLING = options.SAMPLING_OPTIONS.without("beams", "max_tokens", "stop").with_defaults(
@@ -124,6 +124,11 @@ def serve(
     from edgellm.server.run import listen, serve_models, url_of
 
     sources = find_models(model or ("" if named else DEFAULT_MODEL), named or [])
+    if settings.adapter is not None and len(sources) > 1:
+        raise ConfigError(
+            f"--adapter belongs to one model, and there are {len(sources)}",
+            hint="serve the model with its adapter alone",
+        )
     keys = read_keys(api_key_file)
     require_safe_address(host, keys)
     server_settings = ServerSettings(

@@ -23,6 +23,7 @@ from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.kv_cache.cache import LayerCache
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.call_plan import KnownCalls
+from edgellm.models.cpu.changes import changed_weights
 from edgellm.models.cpu.linear import (
     MAX_CALL_TOKENS,
     CpuLinear,
@@ -33,6 +34,7 @@ from edgellm.models.cpu.rotations import Rotations, rotations_of, write_rotation
 from edgellm.models.layers import (
     KeepGoing,
     Layer,
+    LayerChange,
     Layers,
     LayerSpans,
     ResidentLayers,
@@ -105,8 +107,13 @@ class CpuBlock:
             query_norm=_norm(tensors, head_norms.query),
             key_norm=_norm(tensors, head_norms.key),
         )
-        # by the tokens that they are made for, of which the engine has a few sizes
-        self._steps: dict[int, LayerSteps] = {}
+        self._change: LayerChange | None = None
+        # by the change, and the tokens that they are made for, of which the engine has a few sizes
+        self._steps: dict[tuple[LayerChange | None, int], LayerSteps] = {}
+
+    def adapt(self, change: LayerChange | None) -> None:
+        """Let the calls that follow add an adapter's change to the products; None: no more."""
+        self._change = change
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return hidden states (1, L, E) after this layer; new keys and values go to the caches."""
@@ -125,9 +132,11 @@ class CpuBlock:
     def steps(self, tokens: int, *, many: bool) -> LayerSteps:
         """Return this layer's steps for up to ``tokens`` tokens; ``many``: made as for many."""
         size = self.engine.padded_tokens(tokens, many=many)
-        if size not in self._steps:
-            self._steps[size] = LayerSteps(self.engine, self._shape, self._weights, tokens=size)
-        return self._steps[size]
+        key = (self._change, size)
+        if key not in self._steps:
+            weights = changed_weights(self._weights, self._change)
+            self._steps[key] = LayerSteps(self.engine, self._shape, weights, tokens=size)
+        return self._steps[key]
 
 
 class CpuLayers:

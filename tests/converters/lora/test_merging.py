@@ -232,3 +232,31 @@ def test_an_adapter_of_single_tokens_alone(tmp_path, config):
     head = made.get("lm_head.weight")
     if config is TIED and head is not None:
         assert np.array_equal(np.array(head), expected)
+
+
+@pytest.mark.parametrize(("size", "low", "high"), [(1 / 400, 0.6, 0.8), (1.0, 0.99, 1.01)])
+def test_the_share_of_a_change_that_is_left_in_few_bits_is_said(tmp_path, size, low, high):
+    """Of a change below a step of the codes much is rounded away; of one far above it nothing."""
+    convert(write_model(tmp_path / "plain", LLAMA), tmp_path / "base", bits=4)
+    tensors = peft_tensors(PATHS[:3])
+    tensors |= {name: size * values for name, values in tensors.items() if "lora_B" in name}
+    adapter = write_peft(tmp_path / "adapter", tensors)
+    report = convert(tmp_path / "base", tmp_path / "made", adapter=adapter)
+    assert low < report.change_kept < high
+    restored, base, change = [], [], []
+    for path in PATHS[:3]:
+        for values, folder in [(base, "base"), (restored, "made")]:
+            stored = tensors_of(tmp_path / folder)
+            parts = (stored[f"{path}.{part}"] for part in ("weight", "scales", "biases"))
+            values.append(np.array(mx.dequantize(*parts, 64, 4)).ravel())
+        up, down = (tensors[f"{path}.lora_{factor}.weight"] for factor in "BA")
+        change.append((4.0 * up @ down).ravel())
+    restored, base, change = map(np.concatenate, (restored, base, change))
+    share = np.vdot(restored - base, change) / np.vdot(change, change)
+    assert report.change_kept == pytest.approx(share, rel=1e-3)
+
+
+def test_of_unquantized_weights_no_share_is_said(tmp_path):
+    base = write_model(tmp_path / "base", LLAMA)
+    adapter = write_peft(tmp_path / "adapter", peft_tensors())
+    assert convert(base, tmp_path / "made", bits=16, adapter=adapter).change_kept is None
