@@ -251,7 +251,8 @@ def show_conversion(report: ConversionReport, *, listed: bool) -> None:
         note(f"the adapter has changed {plural(report.merged, 'tensor')}")
     if report.change_kept is not None:
         # of a change far below the rounding, chance can make it less than nothing or more than all
-        kept = f"{percent(min(max(report.change_kept, 0.0), 1.0))} of its change is left in {usual_bits} bits"
+        share = percent(min(max(report.change_kept, 0.0), 1.0))
+        kept = f"{share} of its change is left in {usual_bits} bits"
         if report.change_kept < MOSTLY_KEPT:
             kept += "; all of it runs beside the base, unmerged: edgellm generate BASE --adapter"
         note(kept)
