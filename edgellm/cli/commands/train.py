@@ -179,7 +179,7 @@ def train(
     if json:
         write_json({"folder": str(out), "epochs": history})
     else:
-        say(f"next: edgellm convert {model} DEST --adapter {out} --bits 16")
+        say(f"next: edgellm chat {model} --adapter {out}")
 
 
 def _say_plan(run: TrainingRun, settings: TrainSettings) -> None:
