@@ -95,3 +95,15 @@ def doubt_cut(cut: int, questions: int) -> list[Doubt]:
     if not cut:
         return []
     return [Doubt(f"{cut} of {questions} prompts were cut", PROMPTS_WERE_CUT)]
+
+
+def doubt_metrics(stored: Mapping[str, float], computed: Mapping[str, float]) -> list[Doubt]:
+    """Return the doubts about metrics that do not follow from the columns of their questions."""
+    return [
+        Doubt(
+            f"{name} {stored[name]:.6g} in the record",
+            f"by the columns of its questions, {name} is {value:.6g}, which is shown, and not "
+            f"{stored[name]:.6g}: the file was edited, or another version wrote it",
+        )
+        for name, value in computed.items()
+    ]

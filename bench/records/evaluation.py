@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from edgellm.bench.records.doubts import Doubt, doubt_cut
+from edgellm.bench.records.doubts import Doubt, doubt_cut, doubt_metrics
 from edgellm.bench.records.fields import Bits, Count, FieldError, Figure, Seconds
 from edgellm.bench.records.record import Record, median, percentile, quotient
+from edgellm.errors import EdgeLLMError
 
 PAIRED = ("task", "shots", "shot_seed", "decoding", "chat", "seed")
 """What two runs must have in common besides their questions, so that they can be paired."""
+
+SAME = 1e-6
+"""Values of a metric that differ by less, of 1, are one value that was rounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,4 +147,24 @@ class EvaluationRecord(Record):
     @property
     def doubts(self) -> list[Doubt]:
         """The reasons to doubt its figures."""
-        return doubt_cut(self.cut, self.questions)
+        return [
+            *doubt_cut(self.cut, self.questions),
+            *doubt_metrics(self.metrics, self.contradicted),
+        ]
+
+    @property
+    def contradicted(self) -> dict[str, float]:
+        """The metrics that do not follow from the columns, with the values that do."""
+        from edgellm.bench.metrics.table import METRICS
+
+        found = {}
+        for name in METRICS.keys() & self.metrics.keys():
+            try:
+                if not METRICS[name].is_defined(self.columns):
+                    continue
+                value = METRICS[name].of(self.columns)
+            except EdgeLLMError:
+                continue
+            if not math.isclose(value, self.metrics[name], rel_tol=SAME, abs_tol=SAME):
+                found[name] = value
+        return dict(sorted(found.items()))

@@ -17,6 +17,7 @@ from edgellm.bench.report.parts.elements import (
 )
 from edgellm.bench.report.parts.interval_plot import Point, interval_plot
 from edgellm.bench.report.parts.plots import Series, chart
+from edgellm.bench.tables.evaluation_pairs import apart_sentences
 from edgellm.bench.tables.evaluation_picture import span_of
 from edgellm.bench.tables.evaluation_runs import (
     ComparedRun,
@@ -64,7 +65,7 @@ def quality_panel(task: str, runs: Sequence[ComparedRun]) -> str:
         bullets(verdict_sentence(run) for run in shown),
         quality_plot(shown),
         soft(power_sentence(shown)),
-        bullets(count_sentences(shown, by="name")),
+        bullets([*apart_sentences(runs, by="name"), *count_sentences(shown, by="name")]),
         _perplexities(shown),
         details("figures", cells_table(shown, quality_columns(shown) | cost_columns())),
     ]

@@ -98,7 +98,7 @@ def compared_runs(records: Iterable[Record]) -> dict[str, list[ComparedRun]]:
     tasks: dict[str, list[EvaluationRecord]] = defaultdict(list)
     for record in records:
         if isinstance(record, EvaluationRecord) and not record.error and record.score is not None:
-            tasks[record.task].append(record)
+            tasks[record.task].append(_by_columns(record))
     models = _short_names({record.model for runs in tasks.values() for record in runs})
     return {task: _compared(runs, models) for task, runs in tasks.items()}
 
@@ -164,6 +164,14 @@ def setting_words(run: ComparedRun, names: Iterable[str]) -> str:
     """Return some of a run's settings in words."""
     values = {name: run.record.get(name) for name in names}
     return ", ".join(SETTINGS[name](value) for name, value in values.items() if value is not None)
+
+
+def _by_columns(record: EvaluationRecord) -> EvaluationRecord:
+    """Return a record with the metrics that follow from its columns; itself where it has them."""
+    computed = record.contradicted
+    if not computed:
+        return record
+    return replace(record, metrics={**record.metrics, **computed})
 
 
 def _compared(records: Sequence[EvaluationRecord], models: Mapping[str, str]) -> list[ComparedRun]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Literal
 
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
+from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.statistics.paired import PairedResult
 from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
+from edgellm.bench.tables.evaluation_pairs import (
+    apart_sentences,
+    chance_sentence,
+    common_sentence,
+)
 from edgellm.bench.tables.evaluation_runs import ComparedRun, standard_error_of
 from edgellm.bench.tables.evaluation_tables import TEXT, asked_noun, score_text
 from edgellm.bench.tables.evaluation_values import (
@@ -25,6 +31,9 @@ UNSEEN = "no difference seen"
 DIVERGENCE = "kl"
 MOST_SENTENCES = 3
 """Of one kind about the runs of a task."""
+
+SAME_OPTIONS = frozenset({"classify", "nli"})
+"""Kinds of tasks whose questions all have the labels as their options."""
 
 FEWEST = 10
 """Questions from which on it is odd that all got one answer."""
@@ -48,6 +57,9 @@ def verdict_sentence(run: ComparedRun) -> str:
     change, low, high = change_texts(found.metric, found.difference, found.low, found.high)
     change = " ".join(filter(None, [change, unit_of(found.metric)]))
     said = f"{run.name}: {found.verdict} in {asked} ({change}, {low} to {high})"
+    why = chance_sentence(run)
+    if why:
+        said += f"; {why}"
     return said + _likelihood(found) + _other_tokens(run)
 
 
@@ -95,6 +107,8 @@ def count_sentences(
 def task_sentences(runs: Sequence[ComparedRun]) -> list[str]:
     """Return what a reader of a task's table should know besides."""
     return [
+        *apart_sentences(runs),
+        *_said_of(runs, chance_sentence),
         *likelihood_sentences(runs),
         *divergence_sentences(runs),
         *power_sentences(runs),
@@ -191,7 +205,7 @@ def _power(run: ComparedRun) -> str:
 
 
 def _counted(run: ComparedRun) -> list[str]:
-    record, found = run.record, run.paired
+    record = run.record
     sentences = [
         f"{total:,} of {record.questions:,} {COUNTED[name]}"
         if name != "unparsed_lines"
@@ -201,15 +215,25 @@ def _counted(run: ComparedRun) -> list[str]:
     predicted = record.columns.get("predicted", ())
     if len(predicted) >= FEWEST and len(set(predicted)) == 1:
         sentences.append(
-            f"every question got option {predicted[0] + 1:.0f} as its answer: "
+            f"every question got {_option(record, int(predicted[0]))} as its answer: "
             "the score is how often that one is right"
         )
     if record.skipped:
         rows = counted(record.skipped, "row")
         sentences.append(f"{rows} without a right answer left out")
-    if found is not None and found.only_first + found.only_second:
-        alone = counted(found.only_first + found.only_second, "question")
-        sentences.append(f"{alone} that only one of both runs was asked left out")
+    sentences += filter(None, [common_sentence(run)])
     if run.refusal:
         sentences.append(f"not compared: {run.refusal}")
     return sentences
+
+
+def _said_of(runs: Sequence[ComparedRun], sentence: Callable[[ComparedRun], str]) -> list[str]:
+    """Return a sentence about each run of which there is one to say."""
+    return [f"{run.letter}: {sentence(run)}" for run in runs if sentence(run)]
+
+
+def _option(record: EvaluationRecord, number: int) -> str:
+    """Return an option in words: the label, where all questions have the same, else its number."""
+    if record.task_kind in SAME_OPTIONS and number < len(record.first_options):
+        return f"\u201c{record.first_options[number].strip()}\u201d"
+    return f"option {number + 1}"

@@ -29,6 +29,9 @@ TEXT = "text"
 TEXT_METRICS = ("kl", "top1", "token_perplexity", "word_perplexity", "byte_perplexity")
 """The metrics of texts that one line has room for, besides bits per byte."""
 
+JUDGED = "rating"
+"""The metric of the judge, which is shown wherever one was asked."""
+
 HEADS: Mapping[str, str] = {
     "kv_bits": "KV bits",
     "memory_bytes": "budget",
@@ -48,7 +51,7 @@ def size_text(nbytes: float) -> str:
 
 
 COST: Mapping[str, tuple[str, Callable[[Any], str]]] = {
-    "questions/s": ("questions_per_second", throughput),
+    "asked/s": ("questions_per_second", throughput),
     "tokens/s": ("tokens_per_second", throughput),
     "first token": ("first_token_p50", seconds),
     "peak memory": ("peak_memory_bytes", size_text),
@@ -205,6 +208,8 @@ def _of_task(task: str, runs: Sequence[ComparedRun], width: int | None, *, wide:
     more: dict[str, Cell] = {}
     if runs[0].record.task_kind == TEXT:
         more = metric_columns(TEXT_METRICS)
+    elif JUDGED in metric_names(runs) and runs[0].headline != JUDGED:
+        more = metric_columns([JUDGED])
     if wide:
         more |= detail_columns(runs)
     title = heading(task, runs)

@@ -72,14 +72,15 @@ def test_shots_threads_and_decoding_have_their_own_panels():
     ]
     told = section_of([*shots, FULL])
     assert "tickets: examples" in told
+    assert "which was asked with 0 shots" in told
     assert re.search(r"<td>1</td><td>2</td><td>75</td>", told), "two draws of one example"
     ways = [
         evaluation(
             RIGHT,
             task_kind="continue",
             headline="distinct_2",
-            metrics={"distinct_2": 0.9, "repetition": 0.1},
-            columns={"distinct_2": (9.0,) * 40, "ngrams_2": (10.0,) * 40},
+            metrics={"distinct_2": 0.9, "repetition": 0.1, "rating": 7.0},
+            columns={"distinct_2": (9.0,) * 40, "ngrams_2": (10.0,) * 40, "judge": (7.0,) * 40},
             decoding=decoding,
         )
         for decoding in ("greedy", "top-p:0.9")
@@ -88,3 +89,5 @@ def test_shots_threads_and_decoding_have_their_own_panels():
     assert "tickets: ways to decode" in told
     assert "tickets: score and time" in told
     assert "<td>top-p:0.9</td>" in told
+    ways = told.partition("tickets: ways to decode")[2].partition("</table>")[0]
+    assert ways.count("<td>7.00</td>") == 2

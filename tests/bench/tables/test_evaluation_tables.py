@@ -44,6 +44,64 @@ def test_runs_that_asked_differently_are_not_compared_and_say_why():
     assert "not compared" in evaluation_tables({"tickets": runs})
 
 
+def test_runs_with_other_shots_say_with_whom_they_are_compared():
+    few = [evaluation(RIGHT, model=name, shots=5, prompt_hash="b") for name in ("x", "y")]
+    said = task_sentences(compared_runs([FULL, *few, FOUR])["tickets"])
+    assert said[0] == "not compared with A, which was asked with 0 shots: B, C"
+    assert said[1] == "instead compared: C with B"
+    pair = [evaluation(RIGHT, model=name, prompt_hash="b") for name in ("x", "y")]
+    said = task_sentences(compared_runs([FULL, *pair])["tickets"])
+    assert said[0] == "not compared with A, which has other prompts: B, C"
+    twice = {"question_ids": ("q",) * 100, "question_hashes": ("q",) * 100}
+    twice = evaluation(RIGHT, model="x", **twice)
+    said = task_sentences(compared_runs([FULL, twice])["tickets"])
+    assert "B: not compared: a question occurs twice in a run of 'tickets'" in said
+
+
+def test_a_difference_over_fewer_questions_has_the_scores_of_these():
+    part = evaluation(RIGHT[:25], model="part")
+    said = "\n".join(task_sentences(compared_runs([SMALL, part])["tickets"]))
+    assert "B: the difference is over the 25 questions that both runs were asked" in said
+    assert "with accuracy 76.0 %, and 0.0 of draft; 75 questions" in said
+
+
+def test_an_interval_without_0_and_no_verdict_are_explained():
+    runs = compared_runs([evaluation([1] * 8), evaluation([0] * 5 + [1] * 3, model="x")])["tickets"]
+    assert runs[1].paired.high < 0
+    why = "the interval leaves 0 out, but 0 better and 5 worse may be chance, by the exact test"
+    assert f"B: {why}: p is 0.062, not below 0.05" in task_sentences(runs)
+    assert why in verdict_sentence(runs[1])
+
+
+def test_what_follows_from_columns_is_shown_and_another_value_is_doubted():
+    edited = evaluation(RIGHT, metrics={"accuracy": 7.0})
+    table = evaluation_tables(compared_runs([edited]))
+    assert "75.0 ±" in table
+    assert "700.0" not in table
+    [doubt] = edited.doubts
+    assert "accuracy is 0.75, which is shown, and not 7" in str(doubt)
+    assert FULL.doubts == []
+
+
+def test_one_answer_to_all_questions_is_named_by_its_label():
+    told = {"columns": FULL.columns | {"predicted": (1.0,) * 100}, "first_options": (" a", " b")}
+    labels = compared_runs([evaluation(RIGHT, task_kind="classify", **told)])["tickets"]
+    assert "every question got “b” as its answer" in task_sentences(labels)[0]
+    choices = compared_runs([evaluation(RIGHT, **told)])["tickets"]
+    assert "every question got option 2 as its answer" in task_sentences(choices)[0]
+
+
+def test_ratings_are_shown_and_no_heading_is_cut():
+    metrics = {"accuracy": 0.75, "rating": 7.0}
+    told = {"metrics": metrics, "columns": FULL.columns | {"judge": (7.0,) * 100}}
+    rated = evaluation(RIGHT, model="a-model-with-a-long-name", peak_memory_bytes=10**9, **told)
+    for shown in ({"width": 80}, {"wide": True}):
+        table = evaluation_tables(compared_runs([rated, FOUR]), **shown)
+        assert "rating" in table
+        assert "7.00" in table
+        assert "asked/s  tokens/s  first token  peak memory" in table
+
+
 def test_the_same_answers_on_other_threads_are_one_comparison():
     slow = evaluation(RIGHT, model="models/llama-16bit", threads=1, step_seconds=(0.1,))
     many = [evaluation(WORSE, model="models/draft", bits=8, threads=count) for count in (1, 2, 4)]
@@ -65,6 +123,7 @@ def test_tables_fit_a_terminal_and_a_wide_one_has_every_metric(tasks):
     for text in ("tickets (choose, 100 questions, 0 shots)", "75.0 ± 4.4", "none seen", "worse"):
         assert text in narrow
     assert "first token" in narrow
+    assert narrow.count("llama-4bit") == 2, "no third table that has nothing to show"
     assert "right answer, nats" not in narrow
     wide = evaluation_tables(tasks, wide=True)
     for head in ("right answer, nats", "better / worse", "p (Holm)", "first token"):
