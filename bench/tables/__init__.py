@@ -3,6 +3,6 @@
 ``text_tables.py`` has the columns of each kind, CSV and JSON; ``markdown_tables.py`` markdown;
 ``narrow_tables.py`` fits a table to a width, and says what is doubtful in it. Evaluations:
 ``evaluation_runs.py`` pairs them, ``evaluation_tables.py``, ``evaluation_sentences.py``,
-``evaluation_pairs.py`` and ``evaluation_picture.py`` show what was found. Stands on ``records``, ``metrics`` and
-``statistics``.
+``evaluation_pairs.py`` and ``evaluation_picture.py`` show what was found. Stands on ``records``,
+``metrics`` and ``statistics``.
 """

@@ -1,4 +1,4 @@
-"""Pairs of evaluations in sentences: what is not paired, common questions, the deciding test."""
+"""Pairs of evaluations in sentences: what is not paired, which questions, which test."""
 
 from __future__ import annotations
 
