@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from support import tiny
 from support.adapters import factors, peft_tensors, write_peft
-from support.bench_records import query, speed
+from support.bench_records import evaluation, query, speed
 from support.gguf_files import WIDE, write_gguf
 from support.litgpt_files import lit_llama_tensors, write_litgpt
 from support.llama2c_files import write_llama2c, write_tokenizer_bin
@@ -147,6 +147,27 @@ def prompts(path):
     lines(path, *(json.dumps({"prompt": line[:30]}) for line in tiny.TEXTS[:2]))
 
 
+def evaluations(path):
+    path.write_text(as_json([evaluation((1, 0, 1))]))
+
+
+def rows(path, made):
+    lines(path, *map(json.dumps, made))
+
+
+def tickets(path):
+    labels = ("card", "account")
+    rows(path, [{"text": text, "label": labels[n % 2]} for n, text in enumerate(tiny.TEXTS * 4)])
+
+
+def beginnings(path):
+    rows(path, [{"prompt": text[:30], "reference": text[30:]} for text in tiny.TEXTS])
+
+
+def requests(path):
+    rows(path, [{"prompt": text[:20], "completion": text[20:]} for text in tiny.TEXTS])
+
+
 def models_of_the_peers(path):
     """Small models under the names of those that ``peers_in_a_budget`` makes once."""
     for contest in CONTESTS:
@@ -189,6 +210,12 @@ MAKERS = {
     "mac.json": results,
     "server.json": partial(results, threads=4),
     "answers.json": answers,
+    "eval-mac.json": evaluations,
+    "eval-server.json": evaluations,
+    "tickets.jsonl": tickets,
+    "stories.jsonl": beginnings,
+    "data.jsonl": requests,
+    "other.jsonl": requests,
     "question.txt": stories,
     "my.txt": stories,
     "text.txt": stories,

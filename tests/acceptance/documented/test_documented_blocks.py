@@ -65,6 +65,8 @@ NEEDS = {
 LESS = [
     (r"edgellm (chat|generate)", "--max-tokens 8"),
     (r"edgellm rm", "--yes"),
+    (r"edgellm eval (?!compare)", "--limit 3 --max-tokens 4"),
+    (r"edgellm train", "--max-tokens 32"),
     (r"edgellm bench queries", "--max-tokens 4"),
     (r"edgellm bench paging", "--samples 1"),
     (r"edgellm bench ablate", "--tokens 2 --repetitions 1"),
@@ -101,7 +103,9 @@ BENCH_SHAPES = ("llama-2-7b", "tinyllama-1.1b", "qwen2.5-0.5b")
 """Shapes that the bench makes once and keeps: small ones lie in its cache already."""
 
 IN_THE_CHECKOUT = re.compile(r"(make|pip install|python -m pip|python (tests|scripts)/)")
-MAKES_A_FILE = re.compile(r"edgellm (?:convert|export|synth) \S+ (\S+)")
+MAKES_A_FILE = re.compile(
+    r"edgellm (?:convert|export|synth|train \S+) \S+ (\S+)(?!\S)(?!.* --resume)"
+)
 
 
 @pytest.fixture(scope="session")
