@@ -157,7 +157,8 @@ def rows(path, made):
 
 def tickets(path):
     labels = ("card", "account")
-    rows(path, [{"text": text, "label": labels[n % 2]} for n, text in enumerate(tiny.TEXTS * 4)])
+    texts = [f"{text} Ticket {number}." for number, text in enumerate(tiny.TEXTS * 5)]
+    rows(path, [{"text": text, "label": labels[n % 2]} for n, text in enumerate(texts)])
 
 
 def beginnings(path):
