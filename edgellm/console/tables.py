@@ -170,6 +170,7 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
         *_weights_in_memory(plan, layers),
         ("KV cache", _kv_cache(plan)),
         *_draft(plan),
+        *_adapter(plan),
         ("activations", f"{size(plan['working_bytes'])}, {prompt_tokens} at a time"),
         ("total", f"{size(plan['total_bytes'])} of a budget of {size(plan['budget'])}"),
         ("read per token", read_for_token),
@@ -214,6 +215,12 @@ def _draft(plan: Mapping[str, Any]) -> list[Row]:
         return []
     cache = size(plan["draft_cache_bytes"])
     return [("draft model", f"{size(plan['draft_bytes'])} in memory, and {cache} for its KV cache")]
+
+
+def _adapter(plan: Mapping[str, Any]) -> list[Row]:
+    if not plan["adapter_bytes"]:
+        return []
+    return [("adapter", f"{size(plan['adapter_bytes'])} in memory, beside the weights")]
 
 
 def _expected_speed(plan: Mapping[str, Any], *, measured: bool) -> list[Row]:

@@ -214,7 +214,8 @@ class CostMeter:
             resident_bytes=plan.pinned_bytes
             + plan.outer_bytes
             + plan.ring_buffers * plan.buffer_bytes
-            + plan.draft_bytes,
+            + plan.draft_bytes
+            + plan.adapter_bytes,
             peak_memory_bytes=device.peak_process_memory(),
         )
 

@@ -55,7 +55,7 @@ class Minimum:
 
     Attributes:
         resident: whether all weights are in memory.
-        weight_bytes: of the weights that are always in memory, the ring and the draft included.
+        weight_bytes: of the weights that are always in memory: with the ring, draft and adapter.
         context: tokens that there is room for.
         total_bytes: with that context and the smallest prefill chunk.
     """
@@ -171,7 +171,7 @@ def _minimum(
     estimate: MemoryEstimate, model_bytes: int, context: int | None, usual: int, *, resident: bool
 ) -> Minimum:
     context = context or min(usual, estimate.max_context)
-    weight_bytes = model_bytes + estimate.draft_weight_bytes
+    weight_bytes = model_bytes + estimate.draft_weight_bytes + estimate.adapter_bytes
     activation_bytes = estimate.activation_bytes(CHUNK_STEP, context)
     prefill_bytes = estimate.prefill_bytes(context, resident=resident)
     total_bytes = weight_bytes + prefill_bytes + activation_bytes
@@ -197,14 +197,17 @@ def _best_minimum(
             hint=f"use --memory {megabytes}MB or more, a shorter --context, "
             "or the model in fewer bits (mlx_lm.convert makes such a folder)",
         )
-    draft = ""
+    beside = ""
     if estimate.draft_weight_bytes:
-        draft = f"{size(estimate.draft_weight_bytes)} for the draft model, "
-    layer_bytes = least.weight_bytes - estimate.outer_bytes - estimate.draft_weight_bytes
+        beside += f"{size(estimate.draft_weight_bytes)} for the draft model, "
+    if estimate.adapter_bytes:
+        beside += f"{size(estimate.adapter_bytes)} for the adapter, "
+    layer_bytes = least.weight_bytes - estimate.outer_bytes
+    layer_bytes -= estimate.draft_weight_bytes + estimate.adapter_bytes
     raise MemoryBudgetError(
         f"the budget is {size(budget)}, and this model needs at least "
         f"{size(least.total_bytes)}: {size(estimate.outer_bytes)} for norm and head, "
-        f"{size(layer_bytes)} for layers in transit, {draft}"
+        f"{size(layer_bytes)} for layers in transit, {beside}"
         f"{size(least.total_bytes - least.weight_bytes)} for "
         f"{least.context} tokens of context",
         hint=f"use --memory {megabytes}MB or more, "
@@ -296,8 +299,8 @@ def _fill_in(
     working_bytes = prefill_bytes - kv_bytes - draft_kv_bytes
     working_bytes += estimate.activation_bytes(prefill_chunk, context)
     weight_bytes = pinned_bytes + ring_buffers * buffer_bytes + outer_bytes
-    weight_bytes += estimate.draft_weight_bytes
-    weight_bytes_per_token = sum(layer_bytes) + estimate.outer_bytes
+    weight_bytes += estimate.draft_weight_bytes + estimate.adapter_bytes
+    weight_bytes_per_token = sum(layer_bytes) + estimate.outer_bytes + estimate.adapter_bytes
     seconds_per_token, seconds_at_best, seconds_at_worst, bound_by = None, None, None, None
     if speeds is not None:
         # the disk reads while the arithmetic computes: the slower of the two is waited for
@@ -327,6 +330,7 @@ def _fill_in(
         working_bytes=working_bytes,
         draft_bytes=estimate.draft_weight_bytes,
         draft_cache_bytes=draft_kv_bytes,
+        adapter_bytes=estimate.adapter_bytes,
         total_bytes=weight_bytes + working_bytes + kv_bytes + draft_kv_bytes,
         model_bytes=estimate.weight_bytes,
         streamed_bytes=streamed_bytes,

@@ -58,15 +58,15 @@ class MemoryEstimate:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights and the adapter; the draft's are not among them."""
+        """Bytes of all weights; the draft's and the adapter's are not among them."""
         outer = self.embedding_bytes + self.norm_bytes + self.lm_head_bytes
-        return outer + self.adapter_bytes + sum(self.layer_bytes)
+        return outer + sum(self.layer_bytes)
 
     @property
     def outer_bytes(self) -> int:
-        """Bytes of the final norm, the output matrix and the adapter: always in memory."""
+        """Bytes of the final norm and the output matrix, which are always in memory."""
         output = self.embedding_bytes if self.tied else self.lm_head_bytes
-        return self.norm_bytes + output + self.adapter_bytes
+        return self.norm_bytes + output
 
     @property
     def draft_weight_bytes(self) -> int:

@@ -55,6 +55,7 @@ class Plan:
         working_bytes: bytes of hidden states and activations.
         draft_bytes: bytes of the draft model's weights.
         draft_cache_bytes: bytes of its KV caches when full.
+        adapter_bytes: bytes of the adapter's numbers.
         total_bytes: bytes of all of that, and of the ring.
         model_bytes: bytes of all weights of the model.
         streamed_bytes: bytes read per token.
@@ -83,6 +84,7 @@ class Plan:
     working_bytes: int
     draft_bytes: int
     draft_cache_bytes: int
+    adapter_bytes: int
     total_bytes: int
     model_bytes: int
     streamed_bytes: int

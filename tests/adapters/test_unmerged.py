@@ -151,7 +151,7 @@ def test_the_plan_counts_the_adapters_numbers(base, adapter):
         without = llm.plan.total_bytes
     with load(base / "4", changed) as llm:
         factors = [RANK * sum(random_tensors(LLAMA)[f"{path}.weight"].shape) for path in SOME]
-        assert llm.plan.total_bytes - without == 4 * sum(factors)
+        assert llm.plan.total_bytes - without == llm.plan.adapter_bytes == 4 * sum(factors)
 
 
 def test_prompts_kept_on_disk_are_of_a_model_with_its_adapter(base, adapter, tmp_path):

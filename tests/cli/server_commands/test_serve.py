@@ -72,3 +72,10 @@ def test_an_address_that_others_reach_needs_a_key():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--api-key-file" in done.stderr
+
+
+def test_an_adapter_belongs_to_one_model(run, tmp_path):
+    asked = ("serve", "stories", "--model", "other=stories-draft", "--adapter", str(tmp_path))
+    code, _, err = run(*asked)
+    assert code == 2
+    assert "--adapter belongs to one model, and there are 2" in err

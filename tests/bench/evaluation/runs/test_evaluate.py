@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from support.adapters import factors, write_peft
 
 import edgellm
 from edgellm.bench.evaluation.runs.decoding import parse_decodings
@@ -216,3 +217,20 @@ def test_another_reference_compares_logits_anew(tasks, samples, records, tmp_pat
     measured = Measures(models["stories-draft"], read, tmp_path, None)
     assert not measured.has_compared(run, models["stories-draft"])
     read.close()
+
+
+def test_outcomes_of_a_model_with_an_adapter_are_not_those_of_the_model(tmp_path):
+    checkpoint = read_any_checkpoint(locate("stories"))
+    path = "model.layers.0.self_attn.q_proj"
+    down, up = factors((checkpoint.config.hidden_size, checkpoint.config.hidden_size), 1)
+    tensors = {f"{path}.lora_A.weight": down, f"{path}.lora_B.weight": up}
+    folders = [write_peft(tmp_path / name, tensors) for name in ("tuned", "same")]
+    other = write_peft(tmp_path / "other", tensors, lora_alpha=1)
+    settings = EvaluationSettings(adapters=(None, *map(str, [*folders, other])), threads=(1, 2))
+    models = [EvaluatedModel("stories", checkpoint, load) for load in settings.loads()]
+    titles = ["stories", "stories + tuned", "stories + same", "stories + other"]
+    assert [model.fields["model"] for model in models[::2]] == titles
+    alone, tuned, same, changed = (model.key for model in models[::2])
+    assert tuned == same
+    assert len({alone, tuned, changed}) == 3
+    assert alone == EvaluatedModel("stories", checkpoint, {"threads": 1, "kv_bits": None}).key
