@@ -14,7 +14,7 @@ from edgellm.device.require_mlx import require_backend
 from edgellm.settings import LoadSettings, parse_budget
 
 PLAN_OPTIONS = options.LOAD_OPTIONS.only(
-    "memory", "context", "context_window", "kv_bits", "backend", "draft"
+    "memory", "context", "context_window", "kv_bits", "backend", "draft", "adapter"
 )
 
 
