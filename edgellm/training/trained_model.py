@@ -26,6 +26,9 @@ from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
 from edgellm.training.products import frozen_product
 
+CACHE_BYTES = 64 << 20
+"""Freed memory that MLX keeps for later."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayersInMemory:
@@ -79,6 +82,7 @@ class OpenModel:
             dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
         files = sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
         self.reader: Reader = reader or DiskReader(tuned(files), files=files)
+        self._cache_limit: int = mx.set_cache_limit(CACHE_BYTES)
         block = block_class(config)
         stored_norm = self._read(checkpoint.norm).arrays(checkpoint.norm.layout)["weight"]
         norm = block.norm(stored_norm.astype(dtype), config)
@@ -127,6 +131,7 @@ class OpenModel:
         self.model.layers.close()
         self._embed.close()
         self.reader.close()
+        mx.set_cache_limit(self._cache_limit)
 
     def _read(self, group: TensorGroup) -> WeightBuffer:
         buffer = WeightBuffer(group.layout.nbytes)

@@ -12,18 +12,19 @@ from edgellm.device import machine as device
 from edgellm.errors import MemoryBudgetError
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.memory_plan.budget_planner import spread
+from edgellm.reading.disk_reader import BOUNCE_BYTES
 from edgellm.training.gradients import HEAD_ROWS
 from edgellm.training.low_rank import LoraSettings, first_changed
 from edgellm.training.products import BLOCK_BYTES, turned_dtype
-from edgellm.training.trained_model import LayersInMemory
+from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
 
 ITEM = 4
 """Bytes of a number of hidden states and derivatives."""
 
 PROCESS_BYTES = 200 << 20
-"""Python, MLX and NumPy, before a model is there."""
+"""Python, MLX, NumPy and the kernels, before a model is there."""
 
-BACKWARD_FLOATS = 3.1
+BACKWARD_FLOATS = 3.6
 """Arrays of a layer's widths that its derivatives hold at once, measured on the bundled model."""
 
 SCORES = 2.2
@@ -42,7 +43,7 @@ class TrainingMemory:
         adapter: numbers, derivatives and both moments.
         kept_inputs: of each changed layer, for all tokens of a step.
         backward: derivatives of one layer, and of the head.
-        process: what a process takes without a model.
+        process: what a process takes without a model, with MLX's cache and the reads under way.
         turned: weights once more, as derivatives take them; 0 where there is no room for all.
         pinned: layers that stay.
         count: layers in all.
@@ -54,7 +55,7 @@ class TrainingMemory:
     adapter: int
     kept_inputs: int
     backward: int
-    process: int = PROCESS_BYTES
+    process: int = PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES
     turned: int = 0
     pinned: int
     count: int
