@@ -25,7 +25,7 @@ from edgellm.tokenizer import Tokenizer
         ("max_new_tokens", "did you mean max_tokens, an argument of stream?"),
         ("n_gpu_layers", "stream from disk"),
         ("load_in_4bit", "edgellm convert MODEL --bits 4"),
-        ("whatever", "its arguments are activations, backend, beams"),
+        ("whatever", "its arguments are activations, adapter, backend"),
     ],
 )
 def test_load_says_what_was_meant(name, meant):
