@@ -19,7 +19,7 @@ class EvalGroup(ModelGroup):
         DEFAULT: CommandEntry(hidden=True),
         "compare": CommandEntry(
             "Pair the answers in result files, question by question.",
-            "edgellm eval compare mac.json server.json",
+            "edgellm eval compare eval-mac.json eval-server.json",
         ),
     }
 

@@ -119,4 +119,8 @@ class AdaptedBlock:
         for product in self._products:
             product.change, product.kept = change, kept
         caches = [(SequenceKV(self._format, self._layer.window), length) for length in lengths]
-        return self._block(hidden, caches)
+        try:
+            return self._block(hidden, caches)
+        finally:  # masks would stay in memory until the next visit
+            for product in self._products:
+                product.change, product.kept = {}, {}

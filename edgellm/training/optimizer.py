@@ -10,6 +10,7 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
+from edgellm.setting_values import number
 from edgellm.training.low_rank import Change
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -38,6 +39,11 @@ class RateSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Check that all are numbers. Raises ConfigError."""
+        for name in ("rate", "warmup", "decay", "clip", "beta1", "beta2", "eps"):
+            number(name, getattr(self, name), 0, 1e30)
 
     def at(self, step: int, steps: int) -> float:
         """Return the rate of a step, from 0, of so many (as transformers' schedules have it)."""
@@ -75,27 +81,35 @@ class AdamW:
         if not self.means:
             self.means = [_zeros(change) for change in changes]
             self.squares = [_zeros(change) for change in changes]
-        self.step += 1
+        step = self.step + 1
         one, two = self.settings.beta1, self.settings.beta2
-        first, second = 1 - one**self.step, 1 - two**self.step
+        first, second = 1 - one**step, 1 - two**step
         moved: list[Change] = []
+        means: list[Change] = []
+        squares: list[Change] = []
         for layer, (change, by_change) in enumerate(zip(changes, gradients, strict=True)):
             own: Change = {}
+            own_means: Change = {}
+            own_squares: Change = {}
             for name, numbers in change.items():
                 gradient = by_change[name]
                 mean = one * self.means[layer][name] + (1 - one) * gradient
                 square = two * self.squares[layer][name] + (1 - two) * mx.square(gradient)
                 direction = (mean / first) / (mx.sqrt(square / second) + self.settings.eps)
                 own[name] = numbers * (1 - rate * self.settings.decay) - rate * direction
-                self.means[layer][name], self.squares[layer][name] = mean, square
+                own_means[name], own_squares[name] = mean, square
             moved.append(own)
-        mx.eval(moved, self.means, self.squares)
+            means.append(own_means)
+            squares.append(own_squares)
+        mx.eval(moved, means, squares)
+        # all at once: Ctrl-C leaves the state before the step, or the one after it
+        self.step, self.means, self.squares = step, means, squares
         return moved
 
 
 def norm_of(gradients: Sequence[Change]) -> float:
     """Return the Euclidean norm of all derivatives together."""
-    arrays = [np.array(array) for change in gradients for array in change.values()]
+    arrays = (np.array(array) for change in gradients for array in change.values())
     return math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays))
 
 

@@ -96,6 +96,10 @@ def peft_adapter(path):
     write_peft(path, peft_tensors())
 
 
+def layers_adapter(path):
+    write_peft(path, peft_tensors(["model.layers.0.self_attn.q_proj"]))
+
+
 def litgpt_adapter(path):
     """Changes of the queries and values of one layer, as ``litgpt finetune_lora`` saves them."""
     path.mkdir(parents=True)
@@ -204,6 +208,7 @@ MAKERS = {
     "checkpoints/lit-llama/7B/lit-llama.pth": lit_llama_file,
     "stories15M.bin": llama2c_file,
     "./adapter": peft_adapter,
+    "./tuning": layers_adapter,
     "out/finetune/lora/final": litgpt_adapter,
     "lora.pt": loralib_adapter,
     "lit-llama-lora-finetuned.pth": lit_llama_adapter,

@@ -70,9 +70,11 @@ class Adapter:
         self._like_harness = like_harness
         self._seed = seed
         self._progress = progress
-        self.rules = TokenRules(llm.tokenizer, min(max_length or llm.context, llm.context))
-        self.counts = Counts()
-        self.seconds = 0.0
+        self.rules: TokenRules = TokenRules(
+            llm.tokenizer, min(max_length or llm.context, llm.context)
+        )
+        self.counts: Counts = Counts()
+        self.seconds: float = 0.0
 
     def loglikelihoods(
         self, requests: Sequence[tuple[str, str]], questions: Sequence[Question]

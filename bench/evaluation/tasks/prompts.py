@@ -81,7 +81,7 @@ class Prompter:
         self._way = way
         self._chat = chat
         self._examples = [(self._item(shot), shot.target) for shot in shots]
-        self.block = self._block()
+        self.block: str = self._block()
 
     def prompt(self, question: Question) -> Prompt:
         """Return the prompt of a question."""

@@ -13,6 +13,7 @@ from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.values import one_of
 from edgellm.console.terminal import note, say, write_json
 from edgellm.device.require_mlx import require_backend
+from edgellm.errors import ConversionError
 from edgellm.setting_values import choice
 from edgellm.settings import LoadSettings
 
@@ -214,7 +215,9 @@ def _follow(run: TrainingRun) -> None:
                         shown.note(f"step {report.step} was not applied: its loss is not finite")
                 else:
                     shown.note(_sentence(report))
-        except KeyboardInterrupt:
+        except ConversionError:  # the disk has refused already
+            raise
+        except BaseException:
             run.save()
             shown.note("saved as it is: the same command with --resume goes on from here")
             raise

@@ -80,8 +80,8 @@ def render(
         ConfigError: nothing is learned of any record.
         FormatError: a chat template refuses a record; says its line.
     """
-    ids = tokenizer.special_ids | tokenizer.split_token_ids
-    control = [tokenizer.id_to_token(token) for token in sorted(ids)]
+    ids = tokenizer.special_ids | tokenizer.turn_end_ids
+    control = [text for text in map(tokenizer.id_to_token, sorted(ids)) if text.strip()]
     found = Rendered()
     for record in records:
         texts = [record.text, *(message["content"] for message in record.messages)]
@@ -106,9 +106,10 @@ def render(
 def _add_text(record: Record, tokenizer: Tokenizer, max_tokens: int, found: Rendered) -> None:
     ids = tokenizer.encode(record.text)
     end = min(tokenizer.eos_token_ids, default=None)
-    if end is not None and ids[-1] != end:
+    if end is not None and ids[-1:] != [end]:
         ids = [*ids, end]
-    for begin in range(0, len(ids), max_tokens):
+    # the last token of a window begins the next one, after which its second is learned
+    for begin in range(0, max(1, len(ids) - 1), max_tokens - 1):
         window = ids[begin : begin + max_tokens]
         _add(window, [True] * len(window), record, found)
 
@@ -146,8 +147,8 @@ def _conversation(
                 "later ones follow",
                 hint="give each answer a record of its own, or use --template alpaca",
             )
-        asked = tokenizer.encode(prompt[len(text) :], add_special_tokens=False)
-        answer = tokenizer.encode(whole[len(prompt) :], add_special_tokens=False)
+        turn, said = prompt[len(text) :], whole[len(prompt) :]
+        asked, answer = _parted(turn, said, tokenizer, begins=False)
         ids += [*asked, *answer]
         learned += [False] * len(asked) + [True] * len(answer)
         text = whole
@@ -171,12 +172,23 @@ def _alpaca(record: Record, tokenizer: Tokenizer) -> tuple[list[int], list[bool]
     prompt = WITHOUT_INPUT.format(instruction=instruction)
     if given:
         prompt = WITH_INPUT.format(instruction=instruction, input=given)
-    asked = tokenizer.encode(prompt)
-    answer = tokenizer.encode(record.messages[-1]["content"], add_special_tokens=False)
+    asked, answer = _parted(prompt, record.messages[-1]["content"], tokenizer, begins=True)
     end = min(tokenizer.eos_token_ids, default=None)
     if end is not None:
         answer.append(end)
     return [*asked, *answer], [False] * len(asked) + [True] * len(answer)
+
+
+def _parted(
+    prompt: str, answer: str, tokenizer: Tokenizer, *, begins: bool
+) -> tuple[list[int], list[int]]:
+    """Return the tokens of a prompt, and of the answer that follows it as one text with it."""
+    asked = tokenizer.encode(prompt, add_special_tokens=begins)
+    whole = tokenizer.encode(prompt + answer, add_special_tokens=begins)
+    if whole[: len(asked)] == asked:
+        return asked, whole[len(asked) :]
+    # the answer's beginning would join the prompt's end: a model that answers cannot do that
+    return asked, tokenizer.encode(answer, add_special_tokens=False)
 
 
 def _lines(lines: Sequence[int]) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
+from edgellm.checkpoint.folder import ADAPTER_CONFIG
 from edgellm.device import machine
 from edgellm.errors import ConfigError
 from edgellm.files.file_lock import file_lock
+from edgellm.files.refusals import write_error
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.models.arithmetic import engine_for
@@ -24,7 +26,7 @@ from edgellm.training.data.records import read_records
 from edgellm.training.data.rendering import Rendered, Template, render
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.memory import TrainingMemory, plan_training
-from edgellm.training.run.saved_state import read_state
+from edgellm.training.run.saved_state import FILE, read_state
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.trainer import StepReport, Trainer
 from edgellm.training.trained_model import OpenModel
@@ -96,7 +98,8 @@ class TrainingRun:
             self._valid = _rendered(
                 request.valid, tokenizer, template, request.max_tokens
             ).sequences
-        lengths = sorted((len(one.tokens) for one in self.data.sequences), reverse=True)
+        sequences = [*self.data.sequences, *self._valid]
+        lengths = sorted((len(one.tokens) for one in sequences), reverse=True)
         self.memory: TrainingMemory = plan_training(
             checkpoint,
             request.settings.lora,
@@ -110,10 +113,14 @@ class TrainingRun:
         state = None
         if request.resume:
             state = read_state(request.folder, self._facts, checkpoint.config.num_hidden_layers)
-        elif (request.folder / "training.safetensors").exists():
+        elif (request.folder / FILE).exists():
             raise ConfigError(
                 f"{request.folder} holds a training run already",
                 hint="go on with it: --resume; or name another folder",
+            )
+        elif (request.folder / ADAPTER_CONFIG).exists():
+            raise ConfigError(
+                f"{request.folder} holds an adapter already", hint="name another folder"
             )
         self._open = OpenModel(
             checkpoint, request.settings.lora, self.memory.in_memory, request.load
@@ -132,6 +139,7 @@ class TrainingRun:
             ReadError: a layer cannot be read.
         """
         trainer = self.trainer
+        self.save()  # where the disk refuses, it does so now
         if trainer.step == 0 and self._valid:
             yield self._epoch(0, None)
         losses: list[tuple[float, int]] = []
@@ -154,7 +162,10 @@ class TrainingRun:
     def save(self) -> None:
         """Write the run and its adapter as they are. Raises ConversionError."""
         request = self._request
-        request.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            request.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(request.folder, error) from error
         self.trainer.save(request.folder, self._facts, base=request.model, form=request.form)
 
     def close(self) -> None:

@@ -105,11 +105,16 @@ class Trainer:
 
     def loss_of(self, sequences: Sequence[TrainingSequence]) -> float:
         """Return the loss of sequences, nats a token, with the numbers so far."""
-        batches = micro_batches(sequences, self._settings.micro_tokens)
-        try:
-            total, asked = step_loss(self._model, batches, self.changes)
-        finally:
-            self._model.layers.restart()
+        total, asked = 0.0, 0
+        # as many at once as a step has: memory is planned for those
+        for begin in range(0, len(sequences), self._settings.batch):
+            some = sequences[begin : begin + self._settings.batch]
+            batches = micro_batches(some, self._settings.micro_tokens)
+            try:
+                loss, count = step_loss(self._model, batches, self.changes)
+            finally:
+                self._model.layers.restart()
+            total, asked = total + loss, asked + count
         return total / max(1, asked)
 
     def state(self, facts: Mapping[str, Any]) -> SavedState:
@@ -159,7 +164,7 @@ class Trainer:
             if self._refused >= MOST_REFUSED:
                 raise NotFiniteError(
                     f"loss or derivatives of steps {number} and {number + 1} are not finite",
-                    hint="take a smaller --rate; what was saved before is kept",
+                    hint="begin anew in another folder with a smaller --rate",
                 )
         self.step = number + 1
         per_epoch = settings.steps_an_epoch(len(self._sequences))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, generated
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
@@ -35,8 +35,8 @@ class Answer(Kind):
     """Short answers, as in SQuAD and Natural Questions."""
 
     name = "answer"
-    way = "generated"
-    forms = (
+    way: ClassVar[Way] = "generated"
+    forms: ClassVar[tuple[Form, ...]] = (
         Form(
             needs={
                 "question": ("question", "query"),
@@ -53,11 +53,11 @@ class Answer(Kind):
             template="{% if context %}{{ context }}\n{% endif %}Question: {{ question }}\nAnswer:",
         ),
     )
-    metrics = (
+    metrics: ClassVar[tuple[str, ...]] = (
         *("f1", "exact_match", "contains"),
         *("f1_has_answer", "exact_match_has_answer", "exact_match_no_answer"),
     )
-    stops = ("\n",)
+    stops: ClassVar[tuple[str, ...]] = ("\n",)
     max_tokens = 32
 
     def labels(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, option_columns, row_id
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_columns, row_id
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow
@@ -116,9 +117,19 @@ class Choose(Kind):
     """One right choice among the row's own."""
 
     name = "choose"
-    way = "options"
-    forms = (LIST, MARKED, ENDINGS, SOLUTIONS, FILLED, CAUSES, LETTERED, MEDICAL, DISTRACTED)
-    metrics = ("accuracy", "acc_norm", "acc_bytes")
+    way: ClassVar[Way] = "options"
+    forms: ClassVar[tuple[Form, ...]] = (
+        LIST,
+        MARKED,
+        ENDINGS,
+        SOLUTIONS,
+        FILLED,
+        CAUSES,
+        LETTERED,
+        MEDICAL,
+        DISTRACTED,
+    )
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "acc_norm", "acc_bytes")
 
     def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
         """Return the question with the choices as options."""

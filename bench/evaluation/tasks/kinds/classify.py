@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, option_columns
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_columns
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import NO_GOLD, label_number, labels_of
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
@@ -59,9 +60,9 @@ class Classify(Kind):
     """The label of a text, or of two; yes or no to a question about a text."""
 
     name = "classify"
-    way = "options"
-    forms = (ONE_TEXT, YES_OR_NO, TWO_TEXTS)
-    metrics = ("accuracy", "macro_f1", "acc_norm")
+    way: ClassVar[Way] = "options"
+    forms: ClassVar[tuple[Form, ...]] = (ONE_TEXT, YES_OR_NO, TWO_TEXTS)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "acc_norm")
     takes_labels = True
 
     def labels(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, generated
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of, texts_of
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
@@ -36,9 +37,15 @@ class Continue(Kind):
     """The rest of a text, or the next turn of a dialogue."""
 
     name = "continue"
-    way = "generated"
-    forms = (PROMPT, DIALOGUE)
-    metrics = ("distinct_2", "repetition", "reference_logprob", "rating", "length")
+    way: ClassVar[Way] = "generated"
+    forms: ClassVar[tuple[Form, ...]] = (PROMPT, DIALOGUE)
+    metrics: ClassVar[tuple[str, ...]] = (
+        "distinct_2",
+        "repetition",
+        "reference_logprob",
+        "rating",
+        "length",
+    )
     max_tokens = 128
 
     def stops_of(self, form: Form) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, generated
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, texts_of
 from edgellm.bench.evaluation.tasks.rows.labels import label_number
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow
@@ -34,10 +35,10 @@ class Entities(Kind):
     """Named entities, generated as lines of a type and a name."""
 
     name = "entities"
-    way = "generated"
-    forms = (TOKENS,)
-    metrics = ("span_f1", "span_precision", "span_recall")
-    stops = ("\n\n",)
+    way: ClassVar[Way] = "generated"
+    forms: ClassVar[tuple[Form, ...]] = (TOKENS,)
+    metrics: ClassVar[tuple[str, ...]] = ("span_f1", "span_precision", "span_recall")
+    stops: ClassVar[tuple[str, ...]] = ("\n\n",)
     max_tokens = 96
     takes_labels = True
 

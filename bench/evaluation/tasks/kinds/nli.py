@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, option_columns
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_columns
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import NO_GOLD, label_number, named
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
@@ -60,9 +61,9 @@ class Nli(Kind):
     """Natural language inference: true, false or neither."""
 
     name = "nli"
-    way = "options"
-    forms = (PREMISE, TWO_SENTENCES)
-    metrics = ("accuracy", "macro_f1")
+    way: ClassVar[Way] = "options"
+    forms: ClassVar[tuple[Form, ...]] = (PREMISE, TWO_SENTENCES)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     takes_labels = True
 
     def labels(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, generated
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of, texts_of
 from edgellm.bench.evaluation.tasks.rows.languages import LANGUAGES, language_code, language_name
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow
@@ -27,8 +27,8 @@ class Summarize(Kind):
     """Summaries of a document."""
 
     name = "summarize"
-    way = "generated"
-    forms = (
+    way: ClassVar[Way] = "generated"
+    forms: ClassVar[tuple[Form, ...]] = (
         Form(
             needs={
                 "document": ("document", "article", "dialogue", "text", "content", "source"),
@@ -44,8 +44,8 @@ class Summarize(Kind):
             template=SUMMARY,
         ),
     )
-    metrics = ("rouge_l", "chrf")
-    stops = ("\n",)
+    metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "chrf")
+    stops: ClassVar[tuple[str, ...]] = ("\n",)
     max_tokens = 160
 
     def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
@@ -148,8 +148,8 @@ class Translate(Kind):
     """Translations into another language."""
 
     name = "translate"
-    way = "generated"
-    forms = (
+    way: ClassVar[Way] = "generated"
+    forms: ClassVar[tuple[Form, ...]] = (
         Form(
             needs={"source": ("source",), "reference": REFERENCES},
             may={"from": FROM, "to": TO},
@@ -166,8 +166,8 @@ class Translate(Kind):
         ),
         LanguageFields(needs={}, right=("translation",), template=TRANSLATION),
     )
-    metrics = ("chrf", "bleu")
-    stops = ("\n",)
+    metrics: ClassVar[tuple[str, ...]] = ("chrf", "bleu")
+    stops: ClassVar[tuple[str, ...]] = ("\n",)
     max_tokens = 160
     takes_labels = True
 

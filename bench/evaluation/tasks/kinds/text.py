@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question, Scored
@@ -34,9 +34,9 @@ class Text(Kind):
     """Documents, each scored from its beginning."""
 
     name = "text"
-    way = "read"
+    way: ClassVar[Way] = "read"
     asks_for = "text"
-    forms = (
+    forms: ClassVar[tuple[Form, ...]] = (
         Form(
             needs={"text": ("text", "content", "page", "document")},
             right=(),
@@ -44,7 +44,7 @@ class Text(Kind):
             template="{{ text }}",
         ),
     )
-    metrics = (
+    metrics: ClassVar[tuple[str, ...]] = (
         *("bits_per_byte", "token_perplexity", "word_perplexity", "byte_perplexity"),
         *("kl", "top1"),
     )
