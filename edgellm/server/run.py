@@ -93,6 +93,8 @@ class Server(uvicorn.Server):
         ending = asyncio.create_task(self._end_answers())
         try:
             await super().shutdown(sockets)
+            if self.force_exit:  # after a second Ctrl-C uvicorn leaves its lifespan waiting
+                await self.lifespan.shutdown()
         finally:
             ending.cancel()
 

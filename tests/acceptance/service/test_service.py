@@ -34,4 +34,5 @@ def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     assert state["threads"] == report.before["threads"]
     # flat: what all the clients of the second half left behind is less than one model; some 1,500
     # clients fill what allocators and the prefix cache keep
-    assert report.growth * report.seconds / 2 < 10e6
+    # on a busy machine they fill it later: 16 MB were seen; a leaked KV cache a client is 180 MB
+    assert report.growth * report.seconds / 2 < 30e6
