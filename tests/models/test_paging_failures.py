@@ -11,6 +11,7 @@ from support.paged import CONTEXT, PROMPT, census, least_budget, open_model, pag
 from support.readers import FailingReader
 
 import edgellm
+from edgellm.device import machine as device
 from edgellm.errors import ClosedError, ReadError
 
 
@@ -168,6 +169,26 @@ def test_two_models_at_once(models):
         for thread in threads:
             thread.join()
         assert [found[0], found[1]] == expected
+
+
+def test_hundreds_of_short_completions_leave_nothing_behind(models):
+    folder = models("tiny-llama")
+    with open_model(folder, memory=paged_budget(folder, 3)) as paged:
+
+        def answers(count):
+            for number in range(count):
+                if number % 10 == 3:
+                    next(paged.stream([number % 250 + 1, 2], max_tokens=3))
+                else:
+                    paged.generate([number % 250 + 1, 2], max_tokens=1)
+
+        answers(40)
+        before, resident = census(), device.process_memory()
+        answers(200)
+        threads, files, memory = census()
+        assert (threads, files) == before[:2]
+        assert memory <= before[2] + 2_000
+        assert device.process_memory() < resident + (4 << 20)
 
 
 def test_a_budget_that_is_too_small_says_what_would_do(models):

@@ -37,7 +37,7 @@ def ask(client, text, *, streamed):
 
 @pytest.mark.parametrize(
     ("model", "at_once"),
-    [("resident", 1), ("resident", 8), ("resident", 32), ("paged", 1), ("paged", 12)],
+    [("resident", 1), ("resident", 8), ("resident", 32), ("paged", 1), ("paged", 32)],
     indirect=["model"],
 )
 def test_texts_are_those_of_generate(model, at_once):
