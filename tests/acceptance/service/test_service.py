@@ -16,7 +16,7 @@ def right():
     return clients.lone_answers()
 
 
-@pytest.mark.parametrize(("path", "number"), [("/", 4000), ("/threads", 100)])
+@pytest.mark.parametrize(("path", "number"), [("/", 6000), ("/threads", 100)])
 def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     with clients.service() as (port, process):
         report = asyncio.run(clients.measure(port, process.pid, path=path, clients=number))
@@ -33,6 +33,5 @@ def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     assert (state["running"], state["waiting"], state["kv_bytes"]) == (0, 0, 0)
     assert state["threads"] == report.before["threads"]
     # flat: what all the clients of the second half left behind is less than one model; some 1,500
-    # clients fill what allocators and the prefix cache keep
-    # on a busy machine they fill it later: 16 MB were seen; a leaked KV cache a client is 180 MB
-    assert report.growth * report.seconds / 2 < 30e6
+    # clients, on a busy machine up to 2,500, fill what allocators and the prefix cache keep
+    assert report.growth * report.seconds / 2 < 10e6

@@ -197,7 +197,7 @@ def fuzz(count, seed):
 
 
 def test_damaged_result_files_end_in_our_error():
-    results = fuzz(200, 1_000_000)
+    results = fuzz(300, 1_000_000)
     assert results["read"] > 10
     assert results["FormatError"] > 100
     assert results.keys() == {"read", "FormatError"}
