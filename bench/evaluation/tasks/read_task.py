@@ -12,13 +12,14 @@ from edgellm.bench.evaluation.tasks.kinds.kind import Kind
 from edgellm.bench.evaluation.tasks.kinds.table import KINDS, forms_by_kind, kinds_of
 from edgellm.bench.evaluation.tasks.rows.forms import Form
 from edgellm.bench.evaluation.tasks.rows.labels import LeftOut, given_labels, named
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow, Problems
 from edgellm.bench.evaluation.tasks.rows.question import Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row, read_rows
+from edgellm.bench.evaluation.tasks.rows.squad import is_squad, squad_rows
 from edgellm.bench.evaluation.tasks.task import Task
 from edgellm.bench.evaluation.tasks.templates import PromptTemplate, read_prompt
 from edgellm.errors import ConfigError, FormatError
 from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow, Problems
+from edgellm.row_files.reading import Row, read_rows
 
 
 def read_task(
@@ -46,7 +47,7 @@ def read_task(
     given = None
     if labels is not None:
         given = given_labels(labels)
-    rows = read_rows(path)
+    rows = _rows(path)
     of_kind, form = _recognised(Path(path), rows[0], kind)
     if prompt is not None and of_kind.way == "read":
         raise ConfigError(
@@ -56,7 +57,7 @@ def read_task(
     reader = _Reader(of_kind, form, is_told=kind is not None)
     files = [_File(Path(path), rows)]
     if shots_from is not None:
-        files.append(_File(Path(shots_from), read_rows(shots_from)))
+        files.append(_File(Path(shots_from), _rows(shots_from)))
     parted = [reader.parted(file) for file in files]
     try:
         shared = of_kind.labels(form, [parts for each in parted for _, parts in each], given)
@@ -88,6 +89,14 @@ def read_task(
         skipped=skipped,
         notes=tuple(_notes(of_kind, questions, skipped)),
     )
+
+
+def _rows(path: str | Path) -> list[Row]:
+    """Return the rows of a task file, also of SQuAD's own. Raises ConfigError, FormatError."""
+    rows = read_rows(path, '{"text": "...", "label": "..."}')
+    if len(rows) == 1 and is_squad(rows[0].fields):
+        return [Row(rows[0].line, fields) for fields in squad_rows(rows[0].fields)]
+    return rows
 
 
 def _recognised(path: Path, row: Row, name: str | None) -> tuple[Kind, Form]:

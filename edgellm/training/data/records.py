@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import ConfigError, EdgeLLMError, FormatError
-from edgellm.files.bounded import read_bounded
 from edgellm.files.given_path import given_path
-from edgellm.files.strict_json import parse_json, quoted
+from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow, Problems
+from edgellm.row_files.reading import read_rows
 
-MAX_BYTES = 512 << 20
-MAX_ITEMS = 1_000_000
-
-ONE_A_LINE = (
-    'write one JSON object per line: {"messages": [...]}, {"instruction": "...", "output": "..."}, '
+EXAMPLE = (
+    '{"messages": [...]}, {"instruction": "...", "output": "..."}, '
     '{"prompt": "...", "completion": "..."} or {"text": "..."}'
 )
+FORMS = f"write a record as one of {EXAMPLE}"
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 ROLES |= {"system": "system", "tool": "tool", "model": "assistant", "bot": "assistant"}
@@ -47,89 +43,43 @@ class Record:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Return the records of a file: JSON lines, or a list in JSON.
+    """Return the records of a file: JSON lines, or a list in JSON; of plain text, its documents.
 
     Raises:
         ConfigError: there is no such file.
-        FormatError: it holds no record, or a record that nothing is learned from; says the line.
+        FormatError: it holds no record, or records that nothing is learned from; says the lines.
         ReadError: it cannot be read.
     """
-    found = given_path(path)
-    if not found.is_file():
-        raise ConfigError(f"there is no file {found}", hint=ONE_A_LINE)
-    data = read_bounded(found, MAX_BYTES).removeprefix(codecs.BOM_UTF8)
-    records = [_record(fields, line, found) for line, fields in _objects(data, found)]
-    if not records:
-        raise FormatError(f"{found} holds no record", hint=ONE_A_LINE)
+    records = []
+    problems = Problems(given_path(path))
+    for row in read_rows(path, EXAMPLE):
+        try:
+            records.append(_record(row.fields, row.line))
+        except BadRow as problem:
+            problems.add(row.line, problem)
+    problems.raise_found()
     return records
 
 
-def _objects(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if data.lstrip()[:1] == b"[":
-        yield from _listed(data, path)
-        return
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            yield number, _parsed(line, number, path)
-
-
-def _listed(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the objects of a JSON list, each with the line that it begins in."""
-    text = _decoded(data, path)
-    decoder = json.JSONDecoder()
-    place = text.index("[") + 1
-    while True:
-        while place < len(text) and text[place] in " \t\r\n,":
-            place += 1
-        if place >= len(text) or text[place] == "]":
-            return
-        line = text.count("\n", 0, place) + 1
-        try:
-            _, end = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{path}, line {line}: {error}", hint=ONE_A_LINE) from error
-        yield line, _parsed(text[place:end].encode(), line, path)
-        place = end
-
-
-def _parsed(data: bytes, line: int, path: Path) -> Mapping[str, Any]:
-    _decoded(data, path, line)
-    try:
-        return parse_json(data, f"{path}, line {line}", max_bytes=MAX_BYTES, max_items=MAX_ITEMS)
-    except EdgeLLMError as error:
-        raise FormatError(error.message, hint=ONE_A_LINE) from error
-
-
-def _decoded(data: bytes, path: Path, line: int = 1) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        raise FormatError(
-            f"{path}, line {line} is not UTF-8 at byte {error.start} of it", hint="save it as UTF-8"
-        ) from error
-
-
-def _record(fields: Mapping[str, Any], line: int, path: Path) -> Record:
-    where = f"{path}, line {line}"
+def _record(fields: Mapping[str, Any], line: int) -> Record:
     for key in ("messages", "conversations"):
         if key in fields:
-            return Record(line, messages=_messages(fields[key], where))
+            return Record(line, messages=_messages(fields[key]))
     if "instruction" in fields:
-        request = _text(fields, "instruction", where)
+        request = _text(fields, "instruction")
         given = ""
         if fields.get("input") is not None:
-            given = _text(fields, "input", where)
-        answer = _text(fields, _first(fields, ANSWERS, where), where)
+            given = _text(fields, "input")
+        answer = _text(fields, _first(fields, ANSWERS))
         prompt = f"{request}\n\n{given}" if given else request
         return Record(line, messages=_turn(prompt, answer), instruction=(request, given))
     if "text" in fields:
-        text = _text(fields, "text", where)
+        text = _text(fields, "text")
         if not text:
-            raise FormatError(f"{where}: text is empty", hint="drop the record")
+            raise BadRow("text is empty", hint="drop the record")
         return Record(line, text=text)
-    prompt = _text(fields, _first(fields, PROMPTS, where), where)
-    answer = _text(fields, _first(fields, ANSWERS, where), where)
+    prompt = _text(fields, _first(fields, PROMPTS))
+    answer = _text(fields, _first(fields, ANSWERS))
     return Record(line, messages=_turn(prompt, answer), instruction=(prompt, ""))
 
 
@@ -137,20 +87,18 @@ def _turn(prompt: str, answer: str) -> tuple[Mapping[str, str], ...]:
     return ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
 
 
-def _messages(found: object, where: str) -> tuple[Mapping[str, str], ...]:
+def _messages(found: object) -> tuple[Mapping[str, str], ...]:
     if not isinstance(found, list) or not found:
-        raise FormatError(
-            f"{where}: messages is {quoted(found)}; it must be a list", hint=ONE_A_LINE
-        )
+        raise BadRow(f"messages is {quoted(found)}; it must be a list", hint=FORMS)
     messages = []
     for number, one in enumerate(found, 1):
         role, content = None, None
         if isinstance(one, dict):
-            role = ROLES.get(one.get("role") or one.get("from") or "")
+            role = ROLES.get(str(one.get("role") or one.get("from")))
             content = one.get("content", one.get("value"))
         if role is None or not isinstance(content, str):
-            raise FormatError(
-                f"{where}: message {number} is {quoted(one)}",
+            raise BadRow(
+                f"message {number} is {quoted(one)}",
                 hint='write {"role": "user", "content": "..."}; roles are system, user, assistant',
             )
         messages.append({"role": role, "content": content})
@@ -159,18 +107,16 @@ def _messages(found: object, where: str) -> tuple[Mapping[str, str], ...]:
     return tuple(messages)
 
 
-def _first(fields: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
+def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
     for name in names:
         if name in fields:
             return name
     known = ", ".join(list(fields)[:10]) or "none"
-    raise FormatError(f"{where}: it has no {names[0]}, but {known}", hint=ONE_A_LINE)
+    raise BadRow(f"it has no {names[0]}, but {known}", hint=FORMS)
 
 
-def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
+def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
     if not isinstance(value, str):
-        raise FormatError(
-            f"{where}: {name} is {quoted(value)}; it must be a text", hint="mend it, or drop it"
-        )
+        raise BadRow(f"{name} is {quoted(value)}; it must be a text", hint="mend it, or drop it")
     return value

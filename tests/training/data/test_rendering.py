@@ -87,12 +87,14 @@ def test_records_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no record"),
+        ("", "holds no row"),
         ("{", "line 1"),
         ('{"text": "a"}\n{"prompt": "a"}', "line 2: it has no completion, but prompt"),
         ('{"instruction": "a", "output": null}', "line 1: output is None"),
         ('{"messages": [{"role": "wizard", "content": "a"}]}', "line 1: message 1"),
+        ('{"messages": [{"role": ["user"], "content": "a"}]}', "line 1: message 1"),
         ('{"messages": "a"}', "line 1: messages is"),
+        ('{"text": ""}\n{"text": 1}', "line 1: text is empty; line 2: text is 1"),
         ('{"text": ""}', "line 1: text is empty"),
         ("[1, 2]", "line 1"),
     ],
@@ -107,5 +109,5 @@ def test_bad_records_are_named_by_their_line(tmp_path, text, message):
 def test_bytes_that_are_no_utf8_are_named(tmp_path):
     path = tmp_path / "latin.jsonl"
     path.write_bytes(b'{"text": "a"}\n{"text": "caf\xe9"}\n')
-    with pytest.raises(FormatError, match="line 2 is not UTF-8"):
+    with pytest.raises(FormatError, match="line 2: the row is not UTF-8 at byte 14"):
         read_records(path)

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.answers import answer_columns, normalize_answer
 from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow
+from edgellm.row_files.reading import Row
 
 UNANSWERABLE = "unanswerable"
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_columns, row_id
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow
+from edgellm.row_files.reading import Row
 
 BLANK = "_"
 """The place in a sentence that the choices fill."""

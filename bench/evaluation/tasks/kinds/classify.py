@@ -9,7 +9,7 @@ from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_col
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import NO_GOLD, label_number, labels_of
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row
+from edgellm.row_files.reading import Row
 
 RELATIONS = ("entailment", "neutral", "contradiction", "not_entailment", "-")
 """Labels of natural language inference."""

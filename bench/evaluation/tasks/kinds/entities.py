@@ -8,12 +8,12 @@ from typing import ClassVar
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, texts_of
 from edgellm.bench.evaluation.tasks.rows.labels import label_number
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.spans import read_lines, span_columns, spans_of_tags
 from edgellm.errors import ConfigError
 from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow
+from edgellm.row_files.reading import Row
 
 NONE = "none"
 """The answer where a text has no name."""

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, cast
 
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question, Scored
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.choices import choice_columns
 from edgellm.errors import ConfigError
+from edgellm.row_files.reading import Row
 
 Way = Literal["options", "generated", "read"]
 """Options are scored by their likelihood; an answer is generated; a text is read."""

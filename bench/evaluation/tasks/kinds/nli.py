@@ -9,8 +9,8 @@ from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_col
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import NO_GOLD, label_number, named
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.errors import ConfigError
+from edgellm.row_files.reading import Row
 
 WORDS = {
     "entailment": "True",

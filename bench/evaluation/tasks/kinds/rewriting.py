@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of, texts_of
 from edgellm.bench.evaluation.tasks.rows.languages import LANGUAGES, language_code, language_name
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.summaries import summary_columns
 from edgellm.bench.metrics.translations import translation_columns, translation_signatures
 from edgellm.errors import ConfigError
+from edgellm.row_files.problems import BadRow
+from edgellm.row_files.reading import Row
 
 FROM = ("src", "src_lang", "source_lang", "source_language")
 TO = ("tgt", "tgt_lang", "target_lang", "target_language")

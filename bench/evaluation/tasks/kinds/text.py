@@ -8,8 +8,8 @@ from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question, Scored
-from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.texts import text_columns
+from edgellm.row_files.reading import Row
 
 ANSWERS = (
     *(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow
 
 Roles = Mapping[str, tuple[str, ...]]
 """The parts of a row, and the names that each may have; the first that is there counts."""

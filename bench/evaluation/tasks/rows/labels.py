@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.errors import ConfigError
 from edgellm.files.strict_json import quoted
+from edgellm.row_files.problems import BadRow
 
 MOST_NAMED = 8
 

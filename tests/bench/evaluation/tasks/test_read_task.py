@@ -197,12 +197,12 @@ def test_files_of_other_formats_say_what_to_do(tmp_path):
         (b"PAR1\0", "is a Parquet file / make JSON lines of it"),
         (b"\x1f\x8b\x08", "is packed with gzip"),
         ("text".encode("utf-16"), "is UTF-16 text / save it as UTF-8"),
-        (b'{"text": "\xff"}', "line 1: the row is not valid JSON: not UTF-8"),
+        (b'{"text": "\xff"}', "line 1: the row is not UTF-8 at byte 11"),
     ]:
         path = tmp_path / "task.jsonl"
         path.write_bytes(data)
         assert told in refused(path)
-    assert "is a folder; a task is a file / name a file in it: task.jsonl" in refused(
+    assert "is a folder, not a file of rows / name a file in it: task.jsonl" in refused(
         tmp_path, error=ConfigError
     )
     assert "there is no task file" in refused(tmp_path / "none.jsonl", error=ConfigError)
