@@ -88,8 +88,7 @@ def step_gradients(
     for states, batch in zip(hidden, batches, strict=True):
         batch_loss, by_states = head_loss(model, states, batch)
         loss += batch_loss
-        gradients.append(by_states / asked)
-        mx.eval(gradients[-1])
+        gradients.append(by_states)
     del hidden
     by_changes: list[Change] = [{} for _ in range(model.count)]
     for index in reversed(range(model.first, model.count)):
@@ -101,7 +100,10 @@ def step_gradients(
                 gradients[place], by_own = own.downwards(inputs[place], gradients[place])
                 sums = by_own if not sums else [a + b for a, b in zip(sums, by_own, strict=True)]
                 mx.eval(gradients[place], sums)
-            by_changes[index] = dict(zip(changes[index], sums, strict=True))
+            # at the end, in float32: in 16 bits a small share of a derivative would vanish
+            means = [array.astype(mx.float32) / asked for array in sums]
+            mx.eval(means)
+            by_changes[index] = dict(zip(changes[index], means, strict=True))
     return StepGradients(loss / asked, asked, by_changes)
 
 
@@ -166,7 +168,9 @@ def _upwards(
         with model.layers.layer(index) as layer:
             states = []
             for state, batch in zip(hidden, batches, strict=True):
-                kept = dropout(index, batch)
+                kept: Kept = {}
+                if changes[index]:
+                    kept = dropout(index, batch)
                 states.append(layer(state, batch.lengths, changes[index], kept))
                 mx.eval(states[-1])
         hidden = states

@@ -205,7 +205,7 @@ def test_files_of_other_formats_say_what_to_do(tmp_path):
     assert "is a folder, not a file of rows / name a file in it: task.jsonl" in refused(
         tmp_path, error=ConfigError
     )
-    assert "there is no task file" in refused(tmp_path / "none.jsonl", error=ConfigError)
+    assert "there is no file" in refused(tmp_path / "none.jsonl", error=ConfigError)
 
 
 def test_lists_marks_of_byte_order_and_blank_lines_are_read(tmp_path):
