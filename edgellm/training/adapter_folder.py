@@ -42,14 +42,15 @@ def write_adapter(
     """
     if form == "peft":
         tensors, config = _as_peft(changes, settings, base)
-        file = folder / PEFT_FILE
+        file, other = folder / PEFT_FILE, folder / MLX_LM_FILE
     else:
         tensors, config = _as_mlx_lm(changes, settings)
-        file = folder / MLX_LM_FILE
+        file, other = folder / MLX_LM_FILE, folder / PEFT_FILE
     text = json.dumps(config, indent=2) + "\n"
     write_file(folder / ADAPTER_CONFIG, [text.encode()])
     stored = [_tensor(name, array) for name, array in tensors.items()]
     write_tensors(file, stored, metadata={"format": "pt"})
+    other.unlink(missing_ok=True)  # of this run, before it went on in another form
 
 
 def _as_peft(

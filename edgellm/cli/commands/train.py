@@ -180,7 +180,10 @@ def train(
     if json:
         write_json({"folder": str(out), "epochs": history})
     else:
-        say(f"next: edgellm chat {model} --adapter {out}")
+        command = "chat"
+        if run.template == "alpaca":
+            command = "generate"
+        say(f"next: edgellm {command} {model} --adapter {out}")
 
 
 def _say_plan(run: TrainingRun, settings: TrainSettings) -> None:
@@ -193,7 +196,7 @@ def _say_plan(run: TrainingRun, settings: TrainSettings) -> None:
         f"learned; {trainer.steps} steps of {settings.batch}"
     )
     pinned = f"{memory.pinned} of {memory.count} layers in memory"
-    if memory.pinned < memory.count:
+    if memory.pinned < memory.count and settings.lora.layers is None:
         pinned += f", {memory.reads} read a step"
     note(f"{memory.total / 1e9:.2f} GB: {pinned}")
 

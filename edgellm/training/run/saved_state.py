@@ -33,7 +33,8 @@ class SavedState:
         squares: means of their squares.
         facts: what a run must have in common with one that goes on from it: fingerprints of data
             and model, and settings.
-        history: losses so far.
+        history: losses of epochs so far.
+        losses: of the steps of the epoch under way, with the tokens that each is the mean of.
     """
 
     step: int
@@ -43,6 +44,7 @@ class SavedState:
     squares: list[Change]
     facts: Mapping[str, Any]
     history: list[Mapping[str, Any]] = field(default_factory=list)
+    losses: list[tuple[float, int]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write it to a folder, in the place of an older one. Raises ConversionError."""
@@ -60,6 +62,7 @@ class SavedState:
             "updates": str(self.updates),
             "facts": json.dumps(self.facts),
             "history": json.dumps(self.history),
+            "losses": json.dumps(self.losses),
         }
         write_tensors(folder / FILE, tensors, metadata=metadata)
 
@@ -107,4 +110,5 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
         **parts,
         facts=saved,
         history=json.loads(metadata["history"]),
+        losses=[(loss, asked) for loss, asked in json.loads(metadata["losses"])],
     )

@@ -80,6 +80,7 @@ class TrainingRun:
     """A run that is ready: data are read, memory is planned, and the model is open.
 
     Attributes:
+        template: that the records are written in.
         data: the records as sequences.
         memory: what it takes.
         trainer: takes the steps.
@@ -91,7 +92,8 @@ class TrainingRun:
         tokenizer = Tokenizer.from_folder(
             checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
         )
-        template = request.template or _template_of(tokenizer)
+        self.template: Template = request.template or _template_of(tokenizer)
+        template = self.template
         self.data: Rendered = _rendered(request.data, tokenizer, template, request.max_tokens)
         self._valid: list[TrainingSequence] = []
         if request.valid is not None:
@@ -142,17 +144,11 @@ class TrainingRun:
         self.save()  # where the disk refuses, it does so now
         if trainer.step == 0 and self._valid:
             yield self._epoch(0, None)
-        losses: list[tuple[float, int]] = []
         every = self._request.settings.save_every
         for report in trainer.run():
-            if report.applied:
-                losses.append((report.loss, report.asked))
             yield report
             if report.ends_epoch or report.step == report.steps:
-                tokens = sum(asked for _, asked in losses)
-                mean = sum(loss * asked for loss, asked in losses) / max(1, tokens)
-                losses.clear()
-                epoch = self._epoch(report.epoch, mean)
+                epoch = self._epoch(report.epoch, trainer.end_epoch())
                 trainer.history.append(asdict(epoch))
                 self.save()
                 yield epoch

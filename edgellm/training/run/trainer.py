@@ -81,10 +81,13 @@ class Trainer:
         self._refused = 0
         self.step: int = 0
         self.history: list[Mapping[str, Any]] = []
+        # of the epoch under way: each step's, and the tokens that it is the mean of
+        self.losses: list[tuple[float, int]] = []
         if state is None:
             self.changes: list[Change] = initial_changes(config, settings.lora, settings.seed)
         else:
             self.changes, self.step, self.history = state.numbers, state.step, state.history
+            self.losses = state.losses
             self._optimizer.means, self._optimizer.squares = state.means, state.squares
             self._optimizer.step = state.updates
 
@@ -117,6 +120,13 @@ class Trainer:
             total, asked = total + loss, asked + count
         return total / max(1, asked)
 
+    def end_epoch(self) -> float | None:
+        """Return the mean loss of the epoch that ends, nats a token; None where none was taken."""
+        tokens = sum(asked for _, asked in self.losses)
+        total = sum(loss * asked for loss, asked in self.losses)
+        self.losses = []
+        return total / tokens if tokens else None
+
     def state(self, facts: Mapping[str, Any]) -> SavedState:
         """Return where the run is."""
         return SavedState(
@@ -127,6 +137,7 @@ class Trainer:
             self._optimizer.squares,
             facts,
             self.history,
+            self.losses,
         )
 
     def save(
@@ -158,6 +169,7 @@ class Trainer:
         if applied:
             gradients = clipped(found.by_changes, norm, settings.rates.clip)
             self.changes = self._optimizer.update(self.changes, gradients, rate)
+            self.losses.append((found.loss, found.asked))
             self._refused = 0
         else:
             self._refused += 1

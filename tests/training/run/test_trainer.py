@@ -59,8 +59,9 @@ def numbers(run):
 def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
     with open_run(request(folder, data, tmp_path / "whole")) as run:
         whole = [step.loss for step in run.run() if hasattr(step, "norm")]
-        expected = numbers(run)
+        expected, history = numbers(run), run.trainer.history
     assert len(whole) == 6
+    assert len(history) == 2
 
     stopped = request(folder, data, tmp_path / "stopped", save_every=1)
     losses = []
@@ -77,7 +78,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
         assert run.trainer.step == 1
         losses = losses[:1] + [step.loss for step in run.run() if hasattr(step, "norm")]
         found = numbers(run)
+        epochs = run.trainer.history
     assert losses == whole
+    assert epochs == history, "an epoch that was stopped is reported whole"
     assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
 
 
@@ -119,4 +122,15 @@ def test_the_command_learns_an_adapter_that_conversion_merges(folder, data, tmp_
     assert "before: on other records" in told
     merged = tmp_path / "merged"
     assert main(["convert", str(folder), str(merged), "--adapter", str(out), "--bits", "16"]) == 0
-    assert main([*command, "--resume"]) == 2, "the form and steps are another run's"
+    assert main([*command, "--resume"]) == 2, "other matrices are another run's"
+
+
+def test_a_run_that_goes_on_in_another_form_leaves_one_adapter(folder, data, tmp_path):
+    first = request(folder, data, tmp_path / "out")
+    with open_run(first) as run:
+        next(iter(run.run()))
+        run.save()
+    with open_run(dataclasses.replace(first, resume=True, form="mlx-lm")) as run:
+        next(iter(run.run()))
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"adapters.safetensors", "adapter_config.json", "training.safetensors"}
