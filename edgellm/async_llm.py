@@ -19,10 +19,12 @@ from edgellm.engine.engine_stats import EngineStats, KVBytes
 from edgellm.engine.engine_thread import EngineThread
 from edgellm.errors import ClosedError, ConfigError
 from edgellm.generation.output import Completion
-from edgellm.llm import LLM, Embedding, Prompt
+from edgellm.generation.prompt import Prompt
+from edgellm.llm import LLM
 from edgellm.open_llm import load
 from edgellm.runtime.loader import LoadProgress
 from edgellm.scoring.embeddings import Pooling
+from edgellm.scoring.scoring_model import Embedding
 from edgellm.setting_values import callback, shown
 from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
 from edgellm.settings.argument_names import check_names

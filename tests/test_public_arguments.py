@@ -99,8 +99,8 @@ def public_calls():
     yield from (("async_llm", "stream"), ("async_llm", "generate"))
     kinds = {"llm": edgellm.LLM, "chat": edgellm.Chat, "engine": edgellm.Engine}
     for owner, kind in {**kinds, "tokenizer": edgellm.Tokenizer}.items():
-        for name, member in vars(kind).items():
-            if inspect.isfunction(member) and not name.startswith("_") and name not in ENDS:
+        for name, _ in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_") and name not in ENDS:
                 if owner == "engine" and name in BLOCKS:
                     yield "closed", name
                 else:

@@ -9,6 +9,9 @@ from edgellm.errors import ConfigError, ContextError
 from edgellm.setting_values import listed_integers
 from edgellm.tokenizer import Tokenizer
 
+Prompt = str | Sequence[int]
+"""A text, which is begun as the tokenizer begins one, or token ids."""
+
 
 def token_ids(prompt: str | Iterable[int], tokenizer: Tokenizer) -> list[int]:
     """Return the token ids of a prompt: a text (``Tokenizer.encode_prompt``), or token ids.

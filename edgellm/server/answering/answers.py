@@ -14,8 +14,8 @@ from edgellm.chat import Chat, ToolChoice, require_chat_template
 from edgellm.chat.reply import Turn
 from edgellm.chat_template.thinking import SWITCHES
 from edgellm.generation.output import Token
+from edgellm.generation.prompt import Prompt
 from edgellm.generation.stats import Stats
-from edgellm.llm import Prompt
 from edgellm.server.answering.metrics import Metrics
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.state import ServerState

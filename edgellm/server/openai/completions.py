@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgellm.generation.output import Token
-from edgellm.llm import Prompt
+from edgellm.generation.prompt import Prompt
 from edgellm.server.answering.answers import Answer, complete, own_end, read_all, tokens_of
 from edgellm.server.answering.forms import read_grammar
 from edgellm.server.answering.models import ServedModel

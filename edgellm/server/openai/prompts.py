@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgellm.llm import Prompt
+from edgellm.generation.prompt import Prompt
 from edgellm.server.http.api_error import refused
 from edgellm.server.http.fields import Fields
 from edgellm.setting_values import is_int
