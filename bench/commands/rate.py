@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from edgellm.bench import judge_options
 from edgellm.bench.queries.rating import HIGHEST, LOWEST, RatedFile, judge, rate_all
 from edgellm.bench.records.collect import INTERRUPTED
 from edgellm.bench.records.differences import counted
@@ -18,7 +19,6 @@ from edgellm.files.file_lock import file_lock
 from edgellm.files.given_path import given_path
 
 if TYPE_CHECKING:
-    from edgellm.bench.backends.openai_endpoint import Endpoint
     from edgellm.bench.queries.rating import Rater
 
 
@@ -29,22 +29,9 @@ def rate(
         Argument(metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote."),
     ],
     *,
-    judge_url: Annotated[
-        str | None,
-        Option(
-            "--judge",
-            metavar="URL",
-            help="Let a model behind an OpenAI-compatible URL score; default: you do.",
-        ),
-    ] = None,
-    judge_model: Annotated[
-        str,
-        Option(metavar="NAME", help="What the server calls the judge; default: its first model."),
-    ] = "",
-    key_variable: Annotated[
-        str | None,
-        Option(metavar="NAME", help="The environment variable that holds the server's key."),
-    ] = None,
+    judge_url: judge_options.URL = None,
+    judge_model: judge_options.Model = "",
+    key_variable: judge_options.KeyVariable = None,
     seed: Annotated[
         int,
         Option(
@@ -52,8 +39,8 @@ def rate(
         ),
     ] = 0,
 ) -> int:
-    """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go
-    on.
+    """Score answers from 1 to 10, or let a judge do it; each score is in the file at once, so that
+    one may stop and go on.
     """
     file = given_path(file)
     if file.is_file():
@@ -66,7 +53,7 @@ def rate(
     rater: Rater = _Person(total)
     rated_by = "person"
     if judge_url is not None:
-        server = _endpoint(judge_url, judge_model, key_variable)
+        server = judge_options.judge_endpoint(judge_url, judge_model, key_variable)
         rater, rated_by = judge(server.reply), server.model
     elif not sys.stdin.isatty():
         raise ConfigError(
@@ -91,14 +78,6 @@ def rate(
             line = f"{counted(len(scores), 'answer')} scored, {mean:.1f} in the middle"
             say(line)
     return 0
-
-
-def _endpoint(url: str, model: str, key_variable: str | None) -> Endpoint:
-    """Return the judge's server. Raises ConfigError where its key is not in the environment."""
-    from edgellm.bench.backends.one_server import key_in
-    from edgellm.bench.backends.openai_endpoint import Endpoint
-
-    return Endpoint(url, model, key=key_in(key_variable))
 
 
 class _Person:

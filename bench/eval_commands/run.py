@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from edgellm.bench import command_options as common
+from edgellm.bench import judge_options
 from edgellm.bench.eval_commands import harness_options
 from edgellm.bench.eval_commands.shown import show_evaluations
 from edgellm.bench.evaluation.passages import PASSAGES
@@ -208,31 +209,9 @@ def run(
     harness_download: harness_options.Download = False,
     harness_run_code: harness_options.RunCode = False,
     like_harness: harness_options.LikeHarness = False,
-    judge_url: Annotated[
-        str | None,
-        Option(
-            "--judge",
-            metavar="URL",
-            help="Let a model behind an OpenAI-compatible URL score texts from 1 to 10.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = None,
-    judge_model: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="The judge's name on its server; default: its first model.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = "",
-    key_variable: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="The environment variable that holds the judge's key.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = None,
+    judge_url: judge_options.URL = None,
+    judge_model: judge_options.Model = "",
+    key_variable: judge_options.KeyVariable = None,
     samples: Annotated[
         Path | None,
         Option(
@@ -395,10 +374,8 @@ def _rater(url: str | None, model: str, key_variable: str | None) -> Rater | Non
     """Return what scores texts; None without a judge."""
     if url is None:
         return None
-    from edgellm.bench.backends.one_server import key_in
-    from edgellm.bench.backends.openai_endpoint import Endpoint
     from edgellm.bench.evaluation.runs.measures import Rater
     from edgellm.bench.queries.rating import judge
 
-    rate = judge(Endpoint(url, model, key=key_in(key_variable)).reply)
+    rate = judge(judge_options.judge_endpoint(url, model, key_variable).reply)
     return Rater(f"{model} at {url}", rate)

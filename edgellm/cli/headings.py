@@ -9,6 +9,7 @@ SAMPLING = "Sampling"
 SPEED = "Speed"
 SERVER = "Server"
 TESTS = "Tests"
+JUDGE = "Judge"
 OUTPUT = "Output"
 OTHER = "Options"
 
@@ -22,6 +23,7 @@ ORDER = (
     SAMPLING,
     SPEED,
     TESTS,
+    JUDGE,
     OUTPUT,
     OTHER,
 )
