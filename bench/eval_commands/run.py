@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from edgellm.bench import command_options as common
 from edgellm.bench import judge_options
-from edgellm.bench.eval_commands import harness_options
+from edgellm.bench.eval_commands import harness_options, setting_options
 from edgellm.bench.eval_commands.shown import show_evaluations
 from edgellm.bench.evaluation.passages import PASSAGES
 from edgellm.bench.evaluation.runs.decoding import parse_decodings
@@ -21,15 +21,11 @@ from edgellm.bench.records.collect import exit_code
 from edgellm.cli import headings
 from edgellm.console.terminal import note
 from edgellm.errors import ConfigError
-from edgellm.files.given_path import given_path
-from edgellm.settings import DEFAULT_MODEL, LoadSettings, parse_budget
+from edgellm.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from edgellm.bench.evaluation.runs.measures import Rater
     from edgellm.bench.evaluation.tasks.task import Task
-
-NUMBERS = "N,N,..."
-MAX_SHOTS = 1000
 
 
 def run(
@@ -90,14 +86,7 @@ def run(
             rich_help_panel=headings.PROMPT,
         ),
     ] = False,
-    shots: Annotated[
-        str | None,
-        Option(
-            metavar=NUMBERS,
-            help="Examples before each question; default: none, or as a task of --harness says.",
-            rich_help_panel=headings.PROMPT,
-        ),
-    ] = None,
+    shots: setting_options.Shots = None,
     shots_from: Annotated[
         Path | None,
         Option(
@@ -145,56 +134,12 @@ def run(
             rich_help_panel=headings.SAMPLING,
         ),
     ] = 0,
-    adapter: Annotated[
-        list[str] | None,
-        Option(
-            metavar="FOLDER|none",
-            help="A LoRA adapter beside the weights; may be given several times, each in turn; "
-            "none asks the model alone.",
-            rich_help_panel=headings.MODEL,
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        Option(
-            metavar="SIZE",
-            help="Memory budget of a model; one that is larger is paged.",
-            rich_help_panel=headings.MEMORY,
-        ),
-    ] = None,
-    context: Annotated[
-        int | None,
-        Option(
-            metavar="N",
-            min=2,
-            help="Tokens that the KV cache has room for.",
-            rich_help_panel=headings.MEMORY,
-        ),
-    ] = None,
-    kv_bits: Annotated[
-        str,
-        Option(
-            metavar="16,8,4",
-            help="Bits per number of the KV cache, each in turn; default: the usual ones.",
-            rich_help_panel=headings.MEMORY,
-        ),
-    ] = "",
-    threads: Annotated[
-        str,
-        Option(
-            metavar=NUMBERS,
-            help="CPU threads, each number in turn; default: chosen for the machine.",
-            rich_help_panel=headings.SPEED,
-        ),
-    ] = "",
-    activations: Annotated[
-        str,
-        Option(
-            metavar="auto|int8|float",
-            help="Number type of the CPU kernels' activations.",
-            rich_help_panel=headings.SPEED,
-        ),
-    ] = "auto",
+    adapter: setting_options.Adapters = None,
+    memory: setting_options.Memory = None,
+    context: setting_options.Context = None,
+    kv_bits: setting_options.KVBits = "",
+    threads: setting_options.Threads = "",
+    activations: setting_options.Activations = "auto",
     stride: Annotated[
         int | None,
         Option(
@@ -243,14 +188,15 @@ def run(
     from edgellm.bench.evaluation.runs.samples import Samples
     from edgellm.bench.evaluation.tasks.read_task import read_task
 
+    decodings = parse_decodings(decoding)
     settings = EvaluationSettings(
-        shots=_shots(shots or "0"),
+        shots=setting_options.numbers_of_shots(shots or "0"),
         shot_seeds=shot_seeds,
-        decodings=parse_decodings(decoding),
-        threads=_distinct("threads", threads) or (None,),
-        kv_bits=_distinct("kv-bits", kv_bits) or (None,),
-        adapters=_adapters(adapter),
-        load=_load_fields(memory, context, activations, decoding),
+        decodings=decodings,
+        threads=setting_options.distinct_numbers("threads", threads) or (None,),
+        kv_bits=setting_options.distinct_numbers("kv-bits", kv_bits) or (None,),
+        adapters=setting_options.adapter_folders(adapter),
+        load=setting_options.load_fields(memory, context, activations, decodings),
         chat=chat,
         limit=limit,
         seed=seed,
@@ -258,7 +204,7 @@ def run(
         stride=stride,
         timeout=timeout,
     )
-    _check_loading(settings)
+    setting_options.require_loadable(settings)
     harness_settings = harness_options.harness_settings(
         harness,
         settings,
@@ -266,7 +212,7 @@ def run(
         download=harness_download,
         run_code=harness_run_code,
         like_harness=like_harness,
-        shots=_shots(shots) if shots else None,
+        shots=settings.shots if shots else None,
     )
     given = None
     if labels is not None:
@@ -309,55 +255,6 @@ def run(
     if stopped and samples is not None:
         note(f"{samples} has what was answered: the same command with --resume asks the rest")
     return exit_code(records, stopped=stopped)
-
-
-def _distinct(option: str, text: str) -> tuple[int, ...]:
-    """Return the numbers of a list, each once. Raises ConfigError."""
-    return tuple(dict.fromkeys(common.split_numbers(option, text)))
-
-
-def _shots(text: str) -> tuple[int, ...]:
-    """Return the numbers of examples. Raises ConfigError."""
-    numbers = _distinct("shots", text)
-    if not numbers or max(numbers) > MAX_SHOTS:
-        raise ConfigError(
-            f"--shots {text} is out of range", hint=f"give numbers from 0 to {MAX_SHOTS}: 0,1,5"
-        )
-    return numbers
-
-
-def _load_fields(
-    memory: str | None, context: int | None, activations: str, decoding: str
-) -> dict[str, object]:
-    """Return what differs from the defaults of ``LoadSettings``."""
-    fields: dict[str, object] = {
-        "memory": parse_budget(memory) if memory else None,
-        "context": context,
-        "beams": max(each.beams for each in parse_decodings(decoding)),
-    }
-    fields = {name: value for name, value in fields.items() if value not in {None, 1}}
-    if activations != "auto":
-        fields["activations"] = activations
-    return fields
-
-
-def _adapters(given: Sequence[str] | None) -> tuple[str | None, ...]:
-    """Return the adapters' folders, from wherever they are seen; None for the model alone."""
-    if not given:
-        return (None,)
-    folders: dict[str | None, None] = {}
-    for name in given:
-        folder = None
-        if name != "none":
-            folder = str(given_path(name).absolute())
-        folders[folder] = None
-    return tuple(folders)
-
-
-def _check_loading(settings: EvaluationSettings) -> None:
-    """Raise ConfigError where a model could not be loaded so, before any is."""
-    for load in settings.loads():
-        LoadSettings(**load)
 
 
 def _check_names(tasks: Sequence[Task]) -> None:
