@@ -39,8 +39,8 @@ def rate(
         ),
     ] = 0,
 ) -> int:
-    """Score answers from 1 to 10, or let a judge do it; each score is in the file at once, so that
-    one may stop and go on.
+    """Score answers from 1 to 10, or let a judge; each score is in the file at once, so that one
+    may stop and go on.
     """
     file = given_path(file)
     if file.is_file():
