@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import starmap
 
 from edgellm.errors import ConfigError, ContextError
+from edgellm.scoring.windows import windows
 from edgellm.tokenizer import Tokenizer
 
 
@@ -110,7 +112,7 @@ class TokenRules:
         return ids[-room:], max(0, len(ids) - room)
 
     def windows(self, text: str, *, like_harness: bool = False) -> Iterator[EncodedPair]:
-        """Yield a long text in parts, all of whose tokens are scored once.
+        """Return a long text in parts, all of whose tokens are scored once.
 
         Args:
             text: the text.
@@ -120,10 +122,8 @@ class TokenRules:
         ids = self.encode(text)
         if like_harness or ids[:1] != [self.begin]:
             ids = [self.begin, *ids]
-        for begin in range(1, len(ids), self.max_length):
-            end = min(begin + self.max_length, len(ids))
-            first = max(0, end - self.max_length - 1)
-            yield EncodedPair(ids[first:begin], ids[begin:end])
+        parts = windows(ids, context=self.max_length + 1, stride=self.max_length)
+        return starmap(EncodedPair, parts)
 
     def _without_context(self, text: str) -> tuple[list[int], list[int]]:
         """Return what a text is scored after where there is nothing before it, and its tokens.
