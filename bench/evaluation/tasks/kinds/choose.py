@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_columns, row_id
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, row_id
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
-from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
+from edgellm.bench.evaluation.tasks.rows.question import Question
 from edgellm.files.strict_json import quoted
 from edgellm.row_files.problems import BadRow
 from edgellm.row_files.reading import Row
@@ -167,14 +167,6 @@ class Choose(Kind):
             options=options,
             right=right,
         )
-
-    def instruction(self, form: Form, labels: tuple[str, ...], *, chat: bool) -> str:
-        """Return nothing: the choices are scored, not named."""
-        return ""
-
-    def columns(self, question: Question, outcome: Outcome) -> dict[str, float]:
-        """Return the columns of scored choices."""
-        return option_columns(question, outcome)
 
 
 def _options(row: Row, form: ChoiceForm, parts: Parts) -> tuple[tuple[str, ...], int]:

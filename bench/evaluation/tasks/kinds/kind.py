@@ -87,9 +87,11 @@ class Kind(ABC):
         """Return what is said once, before examples and question; "" for nothing."""
         return ""
 
-    @abstractmethod
     def columns(self, question: Question, outcome: Outcome) -> dict[str, float]:
-        """Return the columns of one outcome, as ``bench/metrics`` adds them up."""
+        """Return the columns of one outcome, as ``bench/metrics`` adds them up: of options here."""
+        scores = cast("Sequence[Scored]", outcome)
+        right = cast("int", question.right)
+        return choice_columns(question.options, [score.logprob for score in scores], right)
 
     def signatures(self, questions: Sequence[Question]) -> dict[str, str]:
         """Return how a library computes the metrics of these questions, by the metric's name."""
@@ -151,13 +153,6 @@ def row_id(row: Row) -> str:
 def folded(text: str) -> str:
     """Return a text as rows are compared: without case and runs of blanks."""
     return " ".join(text.casefold().split())
-
-
-def option_columns(question: Question, outcome: Outcome) -> dict[str, float]:
-    """Return the columns of a question whose options were scored."""
-    scores = cast("Sequence[Scored]", outcome)
-    right = cast("int", question.right)
-    return choice_columns(question.options, [score.logprob for score in scores], right)
 
 
 def generated(outcome: Outcome) -> str:

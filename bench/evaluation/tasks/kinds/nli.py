@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, option_columns
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
 from edgellm.bench.evaluation.tasks.rows.labels import NO_GOLD, label_number, named
-from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
+from edgellm.bench.evaluation.tasks.rows.question import Question
 from edgellm.errors import ConfigError
 from edgellm.row_files.reading import Row
 
@@ -112,7 +112,3 @@ class Nli(Kind):
         if not chat:
             return ""
         return f"Answer with one word: {named([WORDS[label] for label in labels])}."
-
-    def columns(self, question: Question, outcome: Outcome) -> dict[str, float]:
-        """Return the columns of the scored words."""
-        return option_columns(question, outcome)
