@@ -61,11 +61,6 @@ class TaskFinder:
         for name in names:
             self._require(name, run_code=run_code)
 
-    @property
-    def manager(self) -> Any:
-        """The harness' own index of tasks."""
-        return self._manager
-
     def load(self, name: str) -> Mapping[str, Any]:
         """Return a task, or the tasks of a group, by their names; their data is read.
 

@@ -29,17 +29,13 @@ class LoadedModel:
         load_seconds: until it could compute.
         device: the chip.
         arithmetic: the code path, in words.
-        context: tokens of its context window.
         kv_bits: bits of numbers in the KV cache.
-        has_chat_template: whether it can be asked in a conversation.
     """
 
     load_seconds: float
     device: str
     arithmetic: str
-    context: int
     kv_bits: int | None
-    has_chat_template: bool
 
 
 class Session:

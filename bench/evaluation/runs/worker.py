@@ -54,9 +54,7 @@ def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
                 "arithmetic": describe_arithmetic(
                     read_any_checkpoint(llm.path), settings, paged=not llm.plan.resident
                 ),
-                "context": llm.context,
                 "kv_bits": llm.plan.kv_bits,
-                "has_chat_template": llm.tokenizer.chat_template is not None,
             }
         )
         # what is compiled or read at first use is not the questions'
