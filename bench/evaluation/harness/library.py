@@ -62,11 +62,11 @@ def quieted() -> Iterator[None]:
 def model_class() -> Any:
     """Return the class of edgellm's models in the harness, and register it as ``edgellm``."""
     require_library()
-    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 
     @register_model("edgellm")
-    class EdgeLM(TemplateLM):  # type: ignore[misc]
+    class EdgeLM(LM):  # type: ignore[misc]
         """A model of edgellm, with the options of ``edgellm.load``.
 
         Args:
@@ -99,21 +99,6 @@ def model_class() -> Any:
             self.llm, self.adapter = llm, adapter
 
         @property
-        def eot_token_id(self) -> int:
-            """The token that ends a text."""
-            return min(self.llm.eos_token_ids, default=self.adapter.rules.begin)
-
-        @property
-        def prefix_token_id(self) -> int:
-            """The token that begins a text."""
-            return self.adapter.rules.begin
-
-        @property
-        def max_length(self) -> int:
-            """Tokens that go through the model at once."""
-            return self.adapter.rules.max_length
-
-        @property
         def tokenizer_name(self) -> str:
             """A name for files with prompts, one for each way to write a conversation."""
             template = self.llm.tokenizer.chat_template or ""
@@ -129,12 +114,6 @@ def model_class() -> Any:
             """Return a conversation as the prompt that the model's template makes of it."""
             return self.adapter.render(chat_history, add_generation_prompt=add_generation_prompt)
 
-        def tok_encode(
-            self, string: str, add_special_tokens: bool | None = None, **kwargs: object
-        ) -> list[int]:
-            """Return a text's tokens."""
-            return self.adapter.rules.encode(string, add_special_tokens=add_special_tokens)
-
         def loglikelihood(
             self, requests: Sequence[Any], disable_tqdm: bool = False
         ) -> list[tuple[float, bool]]:
@@ -142,9 +121,6 @@ def model_class() -> Any:
             arguments = [request.args[:2] for request in requests]
             scores = self.adapter.loglikelihoods(arguments, _questions(requests))
             return self._kept("loglikelihood", requests, scores)
-
-        def _loglikelihood_tokens(self, requests: Any, **kwargs: object) -> Any:
-            raise NotImplementedError("loglikelihood does it all")
 
         def loglikelihood_rolling(
             self, requests: Sequence[Any], disable_tqdm: bool = False

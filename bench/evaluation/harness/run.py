@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +12,7 @@ from typing import Any
 
 from edgellm.bench.evaluation.harness.library import require_library
 from edgellm.bench.evaluation.harness.tasks import tasks_of
-from edgellm.bench.evaluation.runs.run import shape_of, with_adapter
+from edgellm.bench.evaluation.runs.run import digest_of, shape_of, with_adapter
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
@@ -195,9 +193,9 @@ class _Evaluation:
             for name, metric in METRICS.items()
             if name not in LEFT_OUT and metric.is_defined(columns)
         }
-        common = [message["task"], message["shots"], ask.shot_seed, self._settings.chat]
-        digest = hashlib.sha256(json.dumps(common).encode()).hexdigest()[:16]
-        found = {**message, "metrics": metrics, "prompt_hash": digest, "shot_seed": ask.shot_seed}
+        shots, seed = message["shots"], ask.shot_seed
+        digest = digest_of(message["task"], shots, seed, self._settings.chat)
+        found = {**message, "metrics": metrics, "prompt_hash": digest, "shot_seed": seed}
         return EvaluationRecord(**self._common | dict(fields) | found)
 
     def _failed(
