@@ -10,8 +10,8 @@ from typing import Any
 
 from edgellm.bench.evaluation.harness.generation_settings import sampling_of
 from edgellm.bench.evaluation.harness.token_rules import EncodedPair, TokenRules
+from edgellm.bench.evaluation.loaded_model import completions
 from edgellm.errors import TemplateError
-from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.llm import LLM
 
 PROGRESS_EVERY = 64
@@ -143,26 +143,13 @@ class Adapter:
             self.counts.cut_tokens[questions[number]] += cut
             prompts.append(ids)
             samplings.append(sampling)
-        answers: dict[int, Completion] = {}
-        together = [place for place, one in enumerate(samplings) if one.beams == 1]
-        tokens: dict[int, list[Token]] = defaultdict(list)
-        streams = self._llm.stream_batch(
-            [prompts[place] for place in together], [samplings[place] for place in together]
-        )
-        for number, token in streams:
-            if token.error is not None:
-                raise token.error
-            tokens[number].append(token)
-            if token.finish_reason is not None:
-                answers[together[number]] = completion_of(tokens.pop(number))
-                self._progress(len(answers), len(prompts))
-        for place in sorted(set(range(len(prompts))) - set(together)):
-            answers[place] = self._llm.generate(prompts[place], samplings[place])
-            self._progress(len(answers), len(prompts))
-        for place, answer in answers.items():
+        texts: dict[int, str] = {}
+        for place, answer in completions(self._llm, prompts, samplings):
+            texts[place] = answer.text
             self.counts.answer_tokens[questions[place]] += len(answer.ids)
+            self._progress(len(texts), len(prompts))
         self.seconds += time.perf_counter() - began
-        return [answers[place].text for place in range(len(prompts))]
+        return [texts[place] for place in range(len(prompts))]
 
     def render(
         self, messages: Iterable[Mapping[str, Any]], *, add_generation_prompt: bool = True

@@ -7,7 +7,6 @@ The first order says which model and how it is loaded, which tasks, and how they
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.bench.backends.edgellm_mlx import describe_arithmetic
 from edgellm.bench.evaluation.harness.adapter import Adapter
 from edgellm.bench.evaluation.harness.generation_settings import decoding_name
 from edgellm.bench.evaluation.harness.library import (
@@ -27,13 +25,11 @@ from edgellm.bench.evaluation.harness.library import (
 )
 from edgellm.bench.evaluation.harness.samples import outcome_of, pooled
 from edgellm.bench.evaluation.harness.tasks import TaskFinder
+from edgellm.bench.evaluation.loaded_model import loaded
 from edgellm.bench.worker.protocol import Message, Send, error_message, foreign_error, run_worker
 from edgellm.device import machine
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.llm import LLM
-from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
-from edgellm.open_llm import load
-from edgellm.settings import LoadSettings
 
 
 def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
@@ -46,29 +42,13 @@ def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
     folder = None
     if order["folder"] is not None:
         folder = Path(order["folder"])
-    settings = LoadSettings(**order["load"])
     with quieted():
         finder = TaskFinder(order["tasks"], folder=folder, run_code=order["run_code"])
-        begun = time.perf_counter()
-        with load(order["model"], settings) as llm:
-            seconds = time.perf_counter() - begun
-            arithmetic = describe_arithmetic(
-                read_any_checkpoint(llm.path), settings, paged=not llm.plan.resident
-            )
-            send(
-                {
-                    "load_seconds": seconds,
-                    "device": machine.chip_name(),
-                    "arithmetic": arithmetic,
-                    "kv_bits": llm.plan.kv_bits,
-                }
-            )
+        with loaded(order, send) as llm:
             if order["chat"] and llm.tokenizer.chat_template is None:
                 raise ConfigError(
                     "the model has no chat template", hint="leave out --chat: it completes text"
                 )
-            # what is compiled or read at first use is not the questions'
-            llm.generate("Hello", max_tokens=2)
             for request in requests:
                 try:
                     _ask({**order, **request}, finder, llm, send)

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgellm.bench.backends.edgellm_mlx import describe_arithmetic
 from edgellm.bench.evaluation.divergence import LogitComparison
+from edgellm.bench.evaluation.loaded_model import completions, loaded
 from edgellm.bench.evaluation.runs.prompt_tokens import option_pairs, prompt_ids
 from edgellm.bench.worker.protocol import Message, Send, error_message, run_worker
 from edgellm.device import machine
 from edgellm.errors import ConfigError, EdgeLLMError
-from edgellm.generation.output import completion_of
 from edgellm.llm import LLM
-from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
-from edgellm.open_llm import load
 from edgellm.scoring.pairs import encode_pairs
 from edgellm.scoring.scorer import Score
 from edgellm.scoring.windows import windows
-from edgellm.settings import LoadSettings, Sampling
+from edgellm.settings import Sampling
 
 LATENCY_TOKENS = 16
 """Tokens that are generated where latency is measured."""
@@ -43,22 +40,7 @@ LATENCY_PROMPT = 64
 
 def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
     """Load a model as the first order says, then do what each of the others asks for."""
-    settings = LoadSettings(**order["load"])
-    begun = time.perf_counter()
-    with load(order["model"], settings) as llm:
-        seconds = time.perf_counter() - begun
-        send(
-            {
-                "load_seconds": seconds,
-                "device": machine.chip_name(),
-                "arithmetic": describe_arithmetic(
-                    read_any_checkpoint(llm.path), settings, paged=not llm.plan.resident
-                ),
-                "kv_bits": llm.plan.kv_bits,
-            }
-        )
-        # what is compiled or read at first use is not the questions'
-        llm.generate("Hello", max_tokens=2)
+    with loaded(order, send) as llm:
         for request in requests:
             try:
                 _follow(llm, request, send)
@@ -136,10 +118,8 @@ def generate_answers(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
         samplings.append(sampling)
         were_cut.append(was_cut)
     tokens = 0
-    for place, completion in _completions(llm, prompts, samplings):
+    for place, completion in completions(llm, prompts, samplings):
         tokens += len(prompts[place]) + len(completion.ids)
-        if completion.error is not None:
-            raise completion.error
         send(
             {
                 "place": place,
@@ -150,21 +130,6 @@ def generate_answers(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
             }
         )
     return {"tokens": tokens}
-
-
-def _completions(
-    llm: LLM, prompts: Sequence[list[int]], samplings: Sequence[Sampling]
-) -> Iterator[tuple[int, Any]]:
-    """Yield completions with their prompts' places, as they end."""
-    if samplings and samplings[0].beams > 1:
-        for place, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
-            yield place, llm.generate(prompt, sampling)
-        return
-    open_tokens: dict[int, list[Any]] = defaultdict(list)
-    for place, token in llm.stream_batch(prompts, list(samplings)):
-        open_tokens[place].append(token)
-        if token.finish_reason is not None:
-            yield place, completion_of(open_tokens.pop(place))
 
 
 def read_texts(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
