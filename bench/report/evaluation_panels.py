@@ -24,6 +24,7 @@ from edgellm.bench.tables.evaluation_runs import (
     differing_settings,
     distinct_runs,
     frontier,
+    sized_runs,
     telling_settings,
     words_of,
 )
@@ -43,7 +44,7 @@ from edgellm.bench.tables.evaluation_tables import (
     metric_names,
     quality_columns,
 )
-from edgellm.bench.tables.evaluation_values import axis_value, direction_of, title_of
+from edgellm.bench.tables.evaluation_values import axis_title, axis_value
 from edgellm.bench.tables.text_tables import throughput
 
 SIGNS: Mapping[str, str] = {
@@ -112,7 +113,7 @@ def shots_panels(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
                 for style, (name, points) in enumerate(scores.items())
             ],
             x_name="examples in front of a question",
-            y_name=_score_name(runs[0]),
+            y_name=axis_title(runs[0].headline),
             x_ticks=[float(count) for count in counts],
         )
         heads = ["run", "examples", "draws", "mean", "lowest", "highest"]
@@ -122,8 +123,8 @@ def shots_panels(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
 
 def quality_plot(runs: Sequence[ComparedRun]) -> str:
     """Return scores over sizes; nothing where sizes are unknown or all the same."""
-    sized = [run for run in runs if run.size and run.score is not None]
-    if len({run.size for run in sized}) < 2:
+    sized = sized_runs(runs)
+    if not sized:
         return ""
     best = {id(run) for run in frontier(sized)}
     fastest = max((run.record.tokens_per_second or 0.0 for run in sized), default=0.0)
@@ -134,7 +135,7 @@ def quality_plot(runs: Sequence[ComparedRun]) -> str:
     families = {name: number for number, name in enumerate(dict.fromkeys(map(family, sized)))}
     first = next((run for run in sized if run.is_reference), None)
     across = None
-    if first is not None and first.score is not None:
+    if first is not None:
         across = axis_value(first.headline, first.score)
     points = []
     for run in sized:
@@ -143,7 +144,7 @@ def quality_plot(runs: Sequence[ComparedRun]) -> str:
         points.append(
             Point(
                 x=(run.size or 0) / unit,
-                y=axis_value(run.headline, run.score or 0.0),
+                y=axis_value(run.headline, run.score),
                 name=names[id(run)],
                 line=families[family(run)],
                 low=low,
@@ -156,7 +157,7 @@ def quality_plot(runs: Sequence[ComparedRun]) -> str:
         points,
         x_name=f"weights in memory, {unit_name}",
         x_ticks=[(run.size or 0) / unit for run in sized],
-        y_name=_score_name(sized[0]),
+        y_name=axis_title(sized[0].headline),
         across=across,
     )
     if not fastest:
@@ -199,7 +200,7 @@ def _time_plot(runs: Sequence[ComparedRun]) -> str:
     Lines join the runs of a model on several numbers of threads, which stand at the points; where
     ways to decode differ, models do.
     """
-    timed = [run for run in runs if run.record.questions_per_second and run.score is not None]
+    timed = [run for run in runs if run.record.questions_per_second]
     if not timed:
         return ""
     differing = differing_settings(timed)
@@ -218,7 +219,7 @@ def _time_plot(runs: Sequence[ComparedRun]) -> str:
         points.append(
             Point(
                 x=1 / (run.record.questions_per_second or 1.0),
-                y=axis_value(run.headline, run.score or 0.0),
+                y=axis_value(run.headline, run.score),
                 name=name,
                 line=lines[line] + way * len(lines),
                 mark=way if by_way else None,
@@ -230,7 +231,7 @@ def _time_plot(runs: Sequence[ComparedRun]) -> str:
     return interval_plot(
         points,
         x_name="seconds a question",
-        y_name=f"{_score_name(timed[0])}; at the points: {said}",
+        y_name=f"{axis_title(timed[0].headline)}; at the points: {said}",
         line_names=line_names,
         mark_names=mark_names,
     )
@@ -251,9 +252,8 @@ def _scores_over_shots(
     names = telling_settings(runs, ("shots", "shot_seed"))
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        if run.score is not None:
-            value = axis_value(run.headline, run.score)
-            found[words_of(run, names)][run.record.shots].append(value)
+        value = axis_value(run.headline, run.score)
+        found[words_of(run, names)][run.record.shots].append(value)
     means = {
         name: {float(shots): statistics.mean(values) for shots, values in by_shots.items()}
         for name, by_shots in found.items()
@@ -269,7 +269,3 @@ def _scores_over_shots(
         for shots, values in by_shots.items()
     ]
     return means, rows
-
-
-def _score_name(run: ComparedRun) -> str:
-    return ", ".join(filter(None, [title_of(run.headline), direction_of(run.headline)]))

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
-from edgellm.bench.tables.evaluation_runs import ComparedRun, distinct_runs, frontier
+from edgellm.bench.tables.evaluation_runs import ComparedRun, distinct_runs, frontier, sized_runs
 from edgellm.bench.tables.evaluation_tables import size_text
-from edgellm.bench.tables.evaluation_values import direction_of, title_of, value_text
+from edgellm.bench.tables.evaluation_values import axis_title, value_text
 
 ROWS = 13
 NARROWEST = 60
@@ -48,10 +48,10 @@ def span_of(run: ComparedRun) -> tuple[float, float] | None:
 
 
 def _picture(task: str, runs: Sequence[ComparedRun], width: int, *, plain: bool) -> str:
-    shown = [run for run in distinct_runs(runs) if run.size and run.score is not None]
-    if len({run.size for run in shown}) < 2:
+    shown = sized_runs(distinct_runs(runs))
+    if not shown:
         return ""
-    signs, headline = LINES, shown[0].headline
+    signs = LINES
     if plain:
         signs = PLAIN
     canvas = _Canvas(shown, width - MARGIN - 2)
@@ -66,8 +66,7 @@ def _picture(task: str, runs: Sequence[ComparedRun], width: int, *, plain: bool)
         f"{label:>{MARGIN - 1}} {signs['axis']}{line}".rstrip() for label, line in canvas.lines()
     ]
     floor = f"{'':{MARGIN}}{signs['corner']}{signs['floor'] * canvas.columns}"
-    score = ", ".join(filter(None, [title_of(headline), direction_of(headline)]))
-    title = f"{task}: {score}; over weights in memory"
+    title = f"{task}: {axis_title(shown[0].headline)}; over weights in memory"
     return "\n".join([title, *lines, floor, canvas.sizes(), *_legend(shown, first, width)])
 
 
@@ -80,7 +79,7 @@ class _Canvas:
         self.cells = [[" "] * columns for _ in range(ROWS)]
         sizes = [math.log(run.size or 1) for run in runs]
         self.left, self.right = min(sizes), max(sizes)
-        values = [value for run in runs for value in (run.score or 0.0, *(span_of(run) or ()))]
+        values = [value for run in runs for value in (run.score, *(span_of(run) or ()))]
         self.low, self.high = min(values), max(values)
         self.runs = runs
 
@@ -100,7 +99,7 @@ class _Canvas:
 
     def level(self, run: ComparedRun, sign: str) -> None:
         """Draw a line across at a run's score."""
-        row = self.row(run.score or 0.0)
+        row = self.row(run.score)
         self.cells[row][::2] = [sign] * len(self.cells[row][::2])
 
     def interval(self, run: ComparedRun, signs: Mapping[str, str]) -> None:
@@ -116,7 +115,7 @@ class _Canvas:
 
     def letter(self, run: ComparedRun) -> None:
         """Write a run's letter at its score, beside those that stand there already."""
-        row, column = self.row(run.score or 0.0), self.column(run)
+        row, column = self.row(run.score), self.column(run)
         while column < self.columns - 1 and self.cells[row][column].isalpha():
             column += 1
         self.cells[row][column] = run.letter
@@ -147,7 +146,7 @@ def _legend(shown: Sequence[ComparedRun], first: ComparedRun | None, width: int)
     best = {id(run) for run in frontier(shown)}
     lines = [
         f"  {run.letter} {run.name}, {size_text(run.size or 0)}: "
-        f"{value_text(run.headline, run.score or 0.0)}{'  *' if id(run) in best else ''}"
+        f"{value_text(run.headline, run.score)}{'  *' if id(run) in best else ''}"
         for run in shown
     ]
     notes = ["* nothing as small does better"]

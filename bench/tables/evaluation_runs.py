@@ -78,9 +78,9 @@ class ComparedRun:
         return self.record.headline
 
     @property
-    def score(self) -> float | None:
+    def score(self) -> float:
         """The value of that metric."""
-        return self.record.score
+        return self.record.metrics[self.headline]
 
     @property
     def size(self) -> int | None:
@@ -120,6 +120,14 @@ def distinct_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
         if before is run or (is_faster and not before.is_reference):
             best[key] = run
     return _named(list(best.values()), besides=COSTS)
+
+
+def sized_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """Return the runs whose size is known; none where all are of one size."""
+    sized = [run for run in runs if run.size]
+    if len({run.size for run in sized}) < 2:
+        return []
+    return sized
 
 
 def frontier(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
@@ -275,11 +283,11 @@ def _refusal(reference: EvaluationRecord, other: EvaluationRecord) -> str | None
 
 
 def _beats(one: ComparedRun, other: ComparedRun) -> bool:
-    if None in (one.size, other.size, one.score, other.score):
+    if one.size is None or other.size is None:
         return False
-    better = is_better(one.headline, one.score or 0.0, other.score or 0.0)
-    worse = is_better(one.headline, other.score or 0.0, one.score or 0.0)
-    smaller, larger = (one.size or 0) < (other.size or 0), (one.size or 0) > (other.size or 0)
+    better = is_better(one.headline, one.score, other.score)
+    worse = is_better(one.headline, other.score, one.score)
+    smaller, larger = one.size < other.size, one.size > other.size
     return (better and not larger) or (smaller and not worse)
 
 

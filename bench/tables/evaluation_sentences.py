@@ -46,7 +46,7 @@ def verdict_sentence(run: ComparedRun) -> str:
     are 0.23 nats less likely, which is beyond chance``.
     """
     if run.is_reference:
-        score = score_words(run.headline, score_text(run) or "-")
+        score = score_words(run.headline, score_text(run))
         return f"{run.name}: {score}; others are compared with it"
     if run.refusal:
         return f"{run.name}: not compared: {run.refusal}"

@@ -97,10 +97,8 @@ def asked_noun(record: EvaluationRecord) -> str:
     return "question"
 
 
-def score_text(run: ComparedRun) -> str | None:
+def score_text(run: ComparedRun) -> str:
     """Return a score with its standard error: ``90.5 ± 2.1``."""
-    if run.score is None:
-        return None
     text = value_text(run.headline, run.score)
     if run.standard_error is None:
         return text

@@ -36,13 +36,11 @@ def value_text(name: str, value: float) -> str:
     return _written(value, digits)
 
 
-def change_text(name: str, value: float) -> str:
-    """Return a change of a metric with its sign; 0 has none."""
-    return change_texts(name, value)[0]
-
-
 def change_texts(name: str, *values: float) -> list[str]:
-    """Return changes of a metric with their signs, all with as many digits as the least needs."""
+    """Return changes of a metric with their signs, all with as many digits as the least needs.
+
+    A change that is shown as 0 has no sign.
+    """
     factor, digits, _ = _shown(name)
     scaled = [factor * value for value in values]
     most = digits + MORE_DIGITS
@@ -79,6 +77,11 @@ def title_of(name: str) -> str:
     if metric.unit in {"nats", "words", "tokens"} and metric.unit not in metric.title:
         return f"{metric.title}, {metric.unit}"
     return metric.title
+
+
+def axis_title(name: str) -> str:
+    """Return a metric's name at an axis, with the better direction: ``F1, %, higher is better``."""
+    return ", ".join(filter(None, [title_of(name), direction_of(name)]))
 
 
 def score_words(name: str, score: str) -> str:
