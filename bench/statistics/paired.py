@@ -11,12 +11,10 @@ import numpy as np
 from edgellm.bench.metrics.metric import Columns, Floats, Metric
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.statistics.resampling import (
-    CONFIDENCE,
     RESAMPLES,
     Difference,
     paired_bootstrap,
 )
-from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.statistics.significance import holm, mcnemar
 from edgellm.errors import ConfigError
 
@@ -82,7 +80,6 @@ class PairedResult:
         p_holm: corrected for all comparisons that were made together.
         right_logprob: change of the right option's log-likelihood, where options were scored.
         verdict: worse or better where p_holm is below 5 % and the interval leaves 0 out.
-        sentence: what so many questions can show.
     """
 
     metric: str
@@ -103,7 +100,11 @@ class PairedResult:
     p_holm: float
     right_logprob: Difference | None
     verdict: Verdict
-    sentence: str
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether a difference was found."""
+        return self.verdict != "no difference seen"
 
 
 def compare_runs(
@@ -183,7 +184,6 @@ class _Comparison:
     def result(self, p_holm: float) -> PairedResult:
         """Return the comparison with its corrected p and what follows from it."""
         found = self.found
-        verdict = self._verdict(p_holm)
         return PairedResult(
             metric=self.metric.name,
             questions=self.questions,
@@ -202,36 +202,17 @@ class _Comparison:
             p=self.p,
             p_holm=p_holm,
             right_logprob=self.right_logprob,
-            verdict=verdict,
-            sentence=self._sentence(verdict),
+            verdict=self._verdict(p_holm),
         )
 
     def _verdict(self, p_holm: float) -> Verdict:
-        if p_holm >= 1 - CONFIDENCE or self.found.low <= 0 <= self.found.high:
+        if not self.found.is_beyond_chance(p_holm):
             return "no difference seen"
         if self.metric.higher_is_better is None:
             return "different"
         if (self.found.difference > 0) == self.metric.higher_is_better:
             return "better"
         return "worse"
-
-    def _sentence(self, verdict: Verdict) -> str:
-        seen = verdict != "no difference seen"
-        sentence = what_it_shows(
-            self.questions,
-            self.found.standard_error,
-            unit=self.metric.unit,
-            differing=self.better + self.worse,
-            seen=seen,
-        )
-        change = self.right_logprob
-        if seen or change is None or change.p >= 1 - CONFIDENCE:
-            return sentence
-        if change.low <= 0 <= change.high:
-            return sentence
-        direction = "less" if change.difference < 0 else "more"
-        size = in_unit(abs(change.difference), "nats")
-        return f"{sentence} But right answers are {direction} likely, by {size}."
 
 
 def _common_questions(first: Run, second: Run) -> tuple[list[int], list[int]]:

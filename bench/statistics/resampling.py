@@ -46,6 +46,12 @@ class Difference:
         """Return the second value less the first."""
         return self.second - self.first
 
+    def is_beyond_chance(self, p: float | None = None) -> bool:
+        """Say whether p, or one that was corrected, is below 5 % and the interval leaves 0 out."""
+        if p is None:
+            p = self.p
+        return p < 1 - CONFIDENCE and not self.low <= 0 <= self.high
+
 
 def paired_bootstrap(
     metric: Metric,

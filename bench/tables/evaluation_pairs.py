@@ -60,7 +60,7 @@ def common_sentence(run: ComparedRun) -> str:
 def chance_sentence(run: ComparedRun) -> str:
     """Return why no difference is seen although the interval leaves 0 out; empty otherwise."""
     found = run.paired
-    if found is None or found.verdict != "no difference seen" or found.low <= 0 <= found.high:
+    if found is None or found.is_seen or found.low <= 0 <= found.high:
         return ""
     limit = f"{1 - CONFIDENCE:.2g}"
     if found.p < 1 - CONFIDENCE:

@@ -10,7 +10,7 @@ from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
 from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.statistics.paired import PairedResult
-from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
+from edgellm.bench.statistics.resampling import Difference
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_pairs import (
     apart_sentences,
@@ -25,8 +25,6 @@ from edgellm.bench.tables.evaluation_values import (
     unit_of,
     value_text,
 )
-
-UNSEEN = "no difference seen"
 
 DIVERGENCE = "kl"
 MOST_SENTENCES = 3
@@ -67,7 +65,7 @@ def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
     """Return what could have gone unseen where no difference was seen: each, or the worst."""
     sentences: dict[str, list[str]] = {}
     for run in runs:
-        if run.paired is not None and run.paired.verdict == UNSEEN:
+        if run.paired is not None and not run.paired.is_seen:
             sentences.setdefault(_power(run), []).append(run.letter)
     if len(sentences) > MOST_SENTENCES:
         return [f"at worst: {power_sentence(runs)}"]
@@ -76,7 +74,7 @@ def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
 
 def power_sentence(runs: Sequence[ComparedRun]) -> str:
     """Return what could have gone unseen at most; empty where every difference was seen."""
-    unseen = [run for run in runs if run.paired is not None and run.paired.verdict == UNSEEN]
+    unseen = [run for run in runs if run.paired is not None and not run.paired.is_seen]
     if not unseen:
         return ""
     return _power(max(unseen, key=lambda run: (run.paired and run.paired.standard_error) or 0.0))
@@ -135,7 +133,7 @@ def likelihood_sentences(runs: Sequence[ComparedRun]) -> list[str]:
         if run.paired is None or run.paired.right_logprob is None:
             continue
         change = run.paired.right_logprob
-        if _is_beyond_chance(change):
+        if change.is_beyond_chance():
             size = in_unit(abs(change.difference), "nats")
             changes.setdefault(_direction(change), []).append(f"{run.letter} by {size}")
     return [
@@ -165,7 +163,7 @@ def _likelihood(found: PairedResult) -> str:
         return ""
     size = in_unit(abs(change.difference), "nats")
     sure = "may be chance"
-    if _is_beyond_chance(change):
+    if change.is_beyond_chance():
         sure = "is beyond chance"
     return f"; the right answers are {size} {_direction(change)} likely, which {sure}"
 
@@ -176,10 +174,6 @@ def _other_tokens(run: ComparedRun) -> str:
     if agreed is None:
         return ""
     return f"; the likeliest token is another one in {100 * (1 - agreed):.1f} % of places"
-
-
-def _is_beyond_chance(change: Difference) -> bool:
-    return change.p < 1 - CONFIDENCE and not change.low <= 0 <= change.high
 
 
 def _direction(change: Difference) -> str:
@@ -197,7 +191,7 @@ def _power(run: ComparedRun) -> str:
         found.standard_error,
         unit=METRICS[found.metric].unit,
         differing=found.better + found.worse,
-        seen=found.verdict != UNSEEN,
+        seen=found.is_seen,
     )
     if run.record.task_kind == TEXT:
         return sentence.replace("question", "text")

@@ -121,7 +121,9 @@ def verdict_text(run: ComparedRun) -> str | None:
     """Return what a comparison says, in a word or two."""
     if run.paired is None:
         return None
-    return run.paired.verdict.replace("no difference seen", "none seen")
+    if not run.paired.is_seen:
+        return "none seen"
+    return run.paired.verdict
 
 
 def metric_names(runs: Sequence[ComparedRun]) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgellm.bench.statistics.paired import compare_runs
+from edgellm.bench.statistics.sample_size import what_it_shows
 from edgellm.errors import ConfigError, NotFiniteError
 
 
@@ -40,6 +41,16 @@ ALIKE = of_rows([0] * 3 + [1] * 179 + [0] * 18)
 WORSE = of_rows([0] * 30 + [1] * 151 + [0] * 19)
 
 
+def shows(result):
+    return what_it_shows(
+        result.questions,
+        result.standard_error,
+        unit="share",
+        differing=result.better + result.worse,
+        seen=result.is_seen,
+    )
+
+
 def test_a_few_questions_apart_are_no_difference():
     (result,) = compare_runs(FIRST, [ALIKE])
     assert (result.first, result.second) == (0.905, 0.895)
@@ -48,7 +59,7 @@ def test_a_few_questions_apart_are_no_difference():
     assert result.low == pytest.approx(-0.03, abs=0.005)
     assert result.high == pytest.approx(0.01, abs=0.005)
     assert result.verdict == "no difference seen"
-    assert result.sentence == (
+    assert shows(result) == (
         "200 questions cannot show a difference below 2.8 points; 1,600 would show 1."
     )
 
@@ -57,7 +68,7 @@ def test_many_questions_apart_are_worse_or_better():
     (result,) = compare_runs(FIRST, [WORSE])
     assert (result.verdict, result.worse) == ("worse", 30)
     assert result.p == pytest.approx(2 / 2**30)
-    assert "show differences from" in result.sentence
+    assert "show differences from" in shows(result)
     (result,) = compare_runs(WORSE, [FIRST])
     assert (result.verdict, result.better) == ("better", 30)
 
@@ -83,7 +94,7 @@ def test_the_right_answers_likelihood_shows_what_accuracy_does_not():
     assert change.difference == pytest.approx(-0.23)
     assert change.low < change.difference < change.high < 0
     assert change.standard_error == pytest.approx(noise.std(ddof=1) / 200**0.5)
-    assert result.sentence.endswith("But right answers are less likely, by 0.23 nats.")
+    assert change.is_beyond_chance()
 
 
 def test_runs_are_paired_by_question_in_any_order_and_what_is_left_out_is_counted():
@@ -160,9 +171,9 @@ def test_partly_right_answers_have_no_mcnemar():
 def test_one_question_and_equal_runs_claim_nothing():
     (result,) = compare_runs(of_rows([1]), [of_rows([0])])
     assert (result.verdict, result.standard_error) == ("no difference seen", None)
-    assert "nothing tells how much they vary" in result.sentence
+    assert "nothing tells how much they vary" in shows(result)
     (result,) = compare_runs(FIRST, [FIRST])
     assert (result.low, result.high, result.p) == (0.0, 0.0, 1.0)
     assert (
-        result.sentence == "Not one of 200 questions differs; at most 1.5 % of all questions would."
+        shows(result) == "Not one of 200 questions differs; at most 1.5 % of all questions would."
     )
