@@ -1,6 +1,6 @@
 """A metric: a formula over the sums of columns."""
 
-# N questions, C columns, S statistics, R resamples
+# N questions, C columns, S statistics
 
 from __future__ import annotations
 
@@ -74,17 +74,8 @@ class Metric:
             )
         return value
 
-    def of_samples(self, columns: Columns, weights: npt.ArrayLike) -> Floats:
-        """Return the values (R,) of resamples; NaN where one has none.
-
-        Args:
-            columns: of N questions.
-            weights: (R, N), how often each question is in each resample.
-        """
-        return self.of_sums(np.asarray(weights, dtype=np.float64) @ self.statistics(columns))
-
     def of_sums(self, sums: Floats) -> Floats:
-        """Return the values (...) of sums of statistics (..., S)."""
+        """Return the values (...) of sums of statistics (..., S); NaN where there is none."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self.formula(sums)
 

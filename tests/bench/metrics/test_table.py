@@ -27,7 +27,9 @@ def test_a_resample_is_worth_what_its_questions_are(metric):
         metric.of({name: np.repeat(column, line) for name, column in columns.items()})
         for line in weights
     ]
-    assert metric.of_samples(columns, weights) == pytest.approx(repeated, rel=1e-12)
+    assert metric.of_sums(weights @ metric.statistics(columns)) == pytest.approx(
+        repeated, rel=1e-12
+    )
     assert len(set(repeated)) > 1
     # the order of questions makes no difference
     order = np.random.default_rng(2).permutation(QUESTIONS)
