@@ -12,7 +12,7 @@ from typing import Any
 
 from edgellm.bench.evaluation.harness.library import require_library
 from edgellm.bench.evaluation.harness.tasks import tasks_of
-from edgellm.bench.evaluation.runs.run import digest_of, shape_of, with_adapter
+from edgellm.bench.evaluation.runs.run import checkpoint_fields, digest_of, load_fields
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
@@ -129,14 +129,11 @@ class _Evaluation:
 
     def records(self, model: str, load: Mapping[str, Any]) -> Generator[EvaluationRecord]:
         """Yield the records of a model in a process of its own."""
-        fields: dict[str, Any] = {"model": with_adapter(model, load)}
-        fields |= {name: load.get(name) for name in ("threads", "kv_bits")}
-        fields["memory_bytes"] = load.get("memory")
+        fields = load_fields(model, load)
         waiting = list(self._asks)
         try:
             checkpoint = read_any_checkpoint(locate(model))
-            fields |= {"bits": checkpoint.usual_bits, "model_bytes": checkpoint.nbytes}
-            fields["shape"] = shape_of(checkpoint)
+            fields |= checkpoint_fields(checkpoint)
             with ExitStack() as closing:
                 worker = closing.enter_context(self._worker(load))
                 self._tell(waiting[0], fields["model"], "loading")

@@ -70,26 +70,32 @@ class EvaluatedModel:
     @property
     def fields(self) -> dict[str, Any]:
         """Fields of a record: the model, and how it was loaded."""
-        return {
-            "model": self.title,
-            "bits": self.checkpoint.usual_bits,
-            "model_bytes": self.checkpoint.nbytes,
-            "shape": shape_of(self.checkpoint),
-            "threads": self.load.get("threads"),
-            "memory_bytes": self.load.get("memory"),
-            "kv_bits": self.load.get("kv_bits"),
-        }
+        return load_fields(self.name, self.load) | checkpoint_fields(self.checkpoint)
 
 
-def shape_of(checkpoint: AnyCheckpoint) -> str:
-    """Return a model's sizes in words, whatever its bits."""
+def load_fields(name: str, load: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a record: a model's name, and how it is loaded."""
+    return {
+        "model": with_adapter(name, load),
+        "threads": load.get("threads"),
+        "memory_bytes": load.get("memory"),
+        "kv_bits": load.get("kv_bits"),
+    }
+
+
+def checkpoint_fields(checkpoint: AnyCheckpoint) -> dict[str, Any]:
+    """Return fields of a record: a model's bits and size, and its shape whatever its bits."""
     config = checkpoint.config
     if isinstance(checkpoint, Checkpoint):
         width: int | None = checkpoint.config.hidden_size
     else:
         width = checkpoint.hidden_size
     layers = f"{config.num_hidden_layers} layers of {width or 'unknown width'}"
-    return f"{layers}, {config.vocab_size:,} words"
+    return {
+        "bits": checkpoint.usual_bits,
+        "model_bytes": checkpoint.nbytes,
+        "shape": f"{layers}, {config.vocab_size:,} words",
+    }
 
 
 @dataclass(frozen=True)
