@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
@@ -16,6 +15,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.kv_cache.cache import LayerCache, stored
 from edgellm.models.layers import Span
 from edgellm.sampling.token_scorer import HEAD_ROWS
+from edgellm.scoring.trie import Ints
 
 LOGITS_AT_ONCE = 1 << 22
 """Numbers: 17 MB, of which there are four copies for a moment."""
@@ -29,9 +29,6 @@ MAX_CHUNK = 512
 STREAMED_TOKENS = 8192
 """Of a wave where weights are streamed: hidden states of all of them are held, 67 MB with 4,096
 numbers of 16 bits each."""
-
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
