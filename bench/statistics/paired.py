@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.statistics.resampling import (
     RESAMPLES,
     Difference,
+    is_beyond_chance,
     paired_bootstrap,
 )
 from edgellm.bench.statistics.significance import holm, mcnemar
@@ -79,7 +80,6 @@ class PairedResult:
             bootstrap's.
         p_holm: corrected for all comparisons that were made together.
         right_logprob: change of the right option's log-likelihood, where options were scored.
-        verdict: worse or better where p_holm is below 5 % and the interval leaves 0 out.
     """
 
     metric: str
@@ -99,12 +99,23 @@ class PairedResult:
     p: float
     p_holm: float
     right_logprob: Difference | None
-    verdict: Verdict
 
     @property
     def is_seen(self) -> bool:
-        """Whether a difference was found."""
-        return self.verdict != "no difference seen"
+        """Whether p_holm is below 5 % and the interval leaves 0 out."""
+        return is_beyond_chance(self.p_holm, self.low, self.high)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the difference means."""
+        higher_is_better = METRICS[self.metric].higher_is_better
+        if not self.is_seen:
+            return "no difference seen"
+        if higher_is_better is None:
+            return "different"
+        if (self.difference > 0) == higher_is_better:
+            return "better"
+        return "worse"
 
 
 def compare_runs(
@@ -134,85 +145,67 @@ def compare_runs(
         raise ConfigError(
             f"there is no metric {name!r}", hint=f"there are {', '.join(sorted(METRICS))}"
         )
-    compared = [
-        _Comparison(METRICS[name], first, other, resamples=resamples, seed=seed) for other in others
-    ]
-    corrected = holm([one.p for one in compared])
-    return [one.result(p_holm) for one, p_holm in zip(compared, corrected, strict=True)]
+    return corrected(
+        [_compared(METRICS[name], first, other, resamples=resamples, seed=seed) for other in others]
+    )
 
 
-class _Comparison:
-    """Two runs over their common questions, before the correction."""
+def corrected(results: Sequence[PairedResult]) -> list[PairedResult]:
+    """Return comparisons that are made together with Holm's correction over all of them."""
+    values = holm([result.p for result in results])
+    return [replace(result, p_holm=p) for result, p in zip(results, values, strict=True)]
 
-    def __init__(
-        self, metric: Metric, first: Run, second: Run, *, resamples: int, seed: int
-    ) -> None:
-        places = _common_questions(first, second)
-        self.metric = metric
-        self.questions = len(places[0])
-        self.only_first = len(first.question_ids) - self.questions
-        self.only_second = len(second.question_ids) - self.questions
-        columns = _taken(first, places[0]), _taken(second, places[1])
-        named = first.documents or first.question_ids
-        documents = [named[place] for place in places[0]]
-        self.documents = len(set(documents))
 
-        def bootstrap(metric: Metric) -> Difference:
-            return paired_bootstrap(
-                metric, *columns, documents=documents, resamples=resamples, seed=seed
-            )
+def _compared(
+    metric: Metric, first: Run, second: Run, *, resamples: int, seed: int
+) -> PairedResult:
+    """Return two runs over their common questions, as the only comparison that is made."""
+    places = _common_questions(first, second)
+    questions = len(places[0])
+    columns = _taken(first, places[0]), _taken(second, places[1])
+    named = first.documents or first.question_ids
+    documents = [named[place] for place in places[0]]
 
-        self.found = bootstrap(metric)
-        self.right_logprob: Difference | None = None
-        if all(RIGHT_LOGPROB in side for side in columns):
-            self.right_logprob = bootstrap(METRICS[RIGHT_LOGPROB])
-        with np.errstate(invalid="ignore"):
-            change = _each(metric, columns[1]) - _each(metric, columns[0])
-        if metric.higher_is_better is False:
-            change = -change
-        # a question without a value, such as one with an answer for a metric of those without
-        change = np.nan_to_num(change)
-        self.better = int((change > 0).sum())
-        self.worse = int((change < 0).sum())
-        self.mcnemar_p: float | None = None
-        if all(_is_right_or_wrong(metric, side) for side in columns):
-            self.mcnemar_p = mcnemar(self.better, self.worse)
-        self.p = self.found.p
-        if self.mcnemar_p is not None and self.documents == self.questions:
-            self.p = self.mcnemar_p
-
-    def result(self, p_holm: float) -> PairedResult:
-        """Return the comparison with its corrected p and what follows from it."""
-        found = self.found
-        return PairedResult(
-            metric=self.metric.name,
-            questions=self.questions,
-            only_first=self.only_first,
-            only_second=self.only_second,
-            documents=self.documents,
-            first=found.first,
-            second=found.second,
-            difference=found.difference,
-            low=found.low,
-            high=found.high,
-            standard_error=found.standard_error,
-            better=self.better,
-            worse=self.worse,
-            mcnemar_p=self.mcnemar_p,
-            p=self.p,
-            p_holm=p_holm,
-            right_logprob=self.right_logprob,
-            verdict=self._verdict(p_holm),
+    def bootstrap(metric: Metric) -> Difference:
+        return paired_bootstrap(
+            metric, *columns, documents=documents, resamples=resamples, seed=seed
         )
 
-    def _verdict(self, p_holm: float) -> Verdict:
-        if not self.found.is_beyond_chance(p_holm):
-            return "no difference seen"
-        if self.metric.higher_is_better is None:
-            return "different"
-        if (self.found.difference > 0) == self.metric.higher_is_better:
-            return "better"
-        return "worse"
+    found = bootstrap(metric)
+    right_logprob: Difference | None = None
+    if all(RIGHT_LOGPROB in side for side in columns):
+        right_logprob = bootstrap(METRICS[RIGHT_LOGPROB])
+    with np.errstate(invalid="ignore"):
+        change = _each(metric, columns[1]) - _each(metric, columns[0])
+    if metric.higher_is_better is False:
+        change = -change
+    # a question without a value, such as one with an answer for a metric of those without
+    change = np.nan_to_num(change)
+    better, worse = int((change > 0).sum()), int((change < 0).sum())
+    p, mcnemar_p = found.p, None
+    if all(_is_right_or_wrong(metric, side) for side in columns):
+        mcnemar_p = mcnemar(better, worse)
+        if len(set(documents)) == questions:
+            p = mcnemar_p
+    return PairedResult(
+        metric=metric.name,
+        questions=questions,
+        only_first=len(first.question_ids) - questions,
+        only_second=len(second.question_ids) - questions,
+        documents=len(set(documents)),
+        first=found.first,
+        second=found.second,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        standard_error=found.standard_error,
+        better=better,
+        worse=worse,
+        mcnemar_p=mcnemar_p,
+        p=p,
+        p_holm=p,
+        right_logprob=right_logprob,
+    )
 
 
 def _common_questions(first: Run, second: Run) -> tuple[list[int], list[int]]:

@@ -46,11 +46,15 @@ class Difference:
         """Return the second value less the first."""
         return self.second - self.first
 
-    def is_beyond_chance(self, p: float | None = None) -> bool:
-        """Say whether p, or one that was corrected, is below 5 % and the interval leaves 0 out."""
-        if p is None:
-            p = self.p
-        return p < 1 - CONFIDENCE and not self.low <= 0 <= self.high
+    @property
+    def is_seen(self) -> bool:
+        """Whether p is below 5 % and the interval leaves 0 out."""
+        return is_beyond_chance(self.p, self.low, self.high)
+
+
+def is_beyond_chance(p: float, low: float, high: float) -> bool:
+    """Return whether a p-value is below 5 % and the interval leaves 0 out."""
+    return p < 1 - CONFIDENCE and not low <= 0 <= high
 
 
 def paired_bootstrap(

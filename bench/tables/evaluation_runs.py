@@ -16,7 +16,7 @@ from edgellm.bench.records import differences
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.evaluation import PAIRED, EvaluationRecord
 from edgellm.bench.records.record import Record
-from edgellm.bench.statistics.paired import PairedResult, compare_runs
+from edgellm.bench.statistics.paired import PairedResult, compare_runs, corrected
 from edgellm.bench.statistics.resampling import standard_error
 from edgellm.bench.tables.evaluation_values import is_better
 from edgellm.errors import EdgeLLMError
@@ -226,13 +226,13 @@ def _with_first(
 ) -> list[ComparedRun]:
     """Return the reference and the others, each compared with it."""
     # what cannot be compared must not keep the rest from it, and no answer is compared twice
-    refusals: dict[int, str | None] = {}
+    first = _Identity(reference)
+    refusals = {id(other): _refusal(first, _Identity(other)) for other in others}
     different: dict[Any, EvaluationRecord] = {}
     for other in others:
-        refusals[id(other)] = _refusal(reference, other)
         if refusals[id(other)] is None and _answers(other) != _answers(reference):
             different.setdefault(_answers(other), other)
-    results = _results(_Identity(reference), tuple(map(_Identity, different.values())))
+    results = corrected([_result(first, _Identity(other)) for other in different.values()])
     found = dict(zip(different, results, strict=True))
     return [
         ComparedRun(
@@ -261,22 +261,24 @@ class _Identity:
         return id(self.record)
 
 
-@lru_cache(maxsize=64)
-def _results(reference: _Identity, others: tuple[_Identity, ...]) -> list[PairedResult]:
-    """Return comparisons, which are made once: a page is written again with each new record."""
+@lru_cache(maxsize=256)
+def _result(reference: _Identity, other: _Identity) -> PairedResult:
+    """Return a comparison, which is made once: a page is written again with each new record."""
     with np.errstate(all="ignore"):
-        return compare_runs(reference.record, [other.record for other in others])
+        [result] = compare_runs(reference.record, [other.record])
+    return result
 
 
 def _answers(record: EvaluationRecord) -> tuple[Any, ...]:
     return (record.question_ids, *sorted(record.columns.items()))
 
 
-def _refusal(reference: EvaluationRecord, other: EvaluationRecord) -> str | None:
+@lru_cache(maxsize=256)
+def _refusal(reference: _Identity, other: _Identity) -> str | None:
     """Return why two runs cannot be compared; None where they can."""
     try:
         with np.errstate(all="ignore"):
-            compare_runs(reference, [other], resamples=1)
+            compare_runs(reference.record, [other.record], resamples=1)
     except EdgeLLMError as error:
         return error.message
     return None

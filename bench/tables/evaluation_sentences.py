@@ -133,7 +133,7 @@ def likelihood_sentences(runs: Sequence[ComparedRun]) -> list[str]:
         if run.paired is None or run.paired.right_logprob is None:
             continue
         change = run.paired.right_logprob
-        if change.is_beyond_chance():
+        if change.is_seen:
             size = in_unit(abs(change.difference), "nats")
             changes.setdefault(_direction(change), []).append(f"{run.letter} by {size}")
     return [
@@ -163,7 +163,7 @@ def _likelihood(found: PairedResult) -> str:
         return ""
     size = in_unit(abs(change.difference), "nats")
     sure = "may be chance"
-    if change.is_beyond_chance():
+    if change.is_seen:
         sure = "is beyond chance"
     return f"; the right answers are {size} {_direction(change)} likely, which {sure}"
 

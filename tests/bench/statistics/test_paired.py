@@ -94,7 +94,7 @@ def test_the_right_answers_likelihood_shows_what_accuracy_does_not():
     assert change.difference == pytest.approx(-0.23)
     assert change.low < change.difference < change.high < 0
     assert change.standard_error == pytest.approx(noise.std(ddof=1) / 200**0.5)
-    assert change.is_beyond_chance()
+    assert change.is_seen
 
 
 def test_runs_are_paired_by_question_in_any_order_and_what_is_left_out_is_counted():
