@@ -1,13 +1,10 @@
-"""Options scored by their log-likelihood: columns of a question, and macro-F1 over labels."""
+"""Options scored by their log-likelihood: columns of a question."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from edgellm.bench.metrics.metric import Floats
 from edgellm.errors import ConfigError, NotFiniteError
 
 
@@ -40,40 +37,21 @@ def choice_columns(
             f"the log-likelihood of option {options[bad[0]]!r} is {logprobs[bad[0]]}",
             hint="edgellm verify says whether the weights are whole",
         )
-    scores = np.asarray(logprobs, dtype=np.float64)
-    predicted = int(scores.argmax())
-    by_characters = scores / [len(option) for option in options]
-    by_bytes = scores / [len(option.encode()) for option in options]
+    predicted = _largest(logprobs)
+    scored = list(zip(options, logprobs, strict=True))
+    by_characters = [logprob / len(option) for option, logprob in scored]
+    by_bytes = [logprob / len(option.encode()) for option, logprob in scored]
     return {
         "correct": float(predicted == gold),
-        "correct_chars": float(by_characters.argmax() == gold),
-        "correct_bytes": float(by_bytes.argmax() == gold),
+        "correct_chars": float(_largest(by_characters) == gold),
+        "correct_bytes": float(_largest(by_bytes) == gold),
         "gold": float(gold),
         "predicted": float(predicted),
-        "right_logprob": float(scores[gold]),
-        "tie": float((scores == scores[predicted]).sum() > 1),
+        "right_logprob": float(logprobs[gold]),
+        "tie": float(list(logprobs).count(logprobs[predicted]) > 1),
     }
 
 
-def label_counts(rows: Floats) -> Floats:
-    """Return for each label of (gold, predicted) pairs whether it was hit, predicted and gold.
-
-    A number below 0 stands for no label.
-
-    Returns:
-        (N, 3 K) for K labels: K hits, then K predictions, then K gold labels.
-    """
-    gold, predicted = rows.astype(np.int64).T
-    labels = np.arange(max(0, int(rows.max(initial=-1.0))) + 1)
-    is_gold = gold[:, None] == labels
-    is_predicted = predicted[:, None] == labels
-    return np.concatenate([is_gold & is_predicted, is_predicted, is_gold], axis=1, dtype=np.float64)
-
-
-def macro_f1(sums: Floats) -> Floats:
-    """Return the mean F1 of the labels that are gold or predicted somewhere."""
-    hits, predicted, gold = np.split(sums, 3, axis=-1)
-    seen = predicted + gold
-    f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0)
-    mean: Floats = f1.sum(axis=-1) / (seen > 0).sum(axis=-1)
-    return mean
+def _largest(values: Sequence[float]) -> int:
+    """Return the place of the largest value, among equals the first."""
+    return max(range(len(values)), key=values.__getitem__)

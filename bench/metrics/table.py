@@ -6,55 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgellm.bench.metrics.choices import label_counts, macro_f1
-from edgellm.bench.metrics.metric import Columns, Floats, Metric
-from edgellm.bench.metrics.translations import BLEU_COLUMNS, CHRF_COLUMNS, bleu, chrf
-
-
-def _mean(sums: Floats) -> Floats:
-    return sums[..., 1] / sums[..., 0]
-
-
-def _ratio(sums: Floats) -> Floats:
-    return sums[..., 1] / sums[..., 2]
-
-
-def _repeated(sums: Floats) -> Floats:
-    return 1 - _ratio(sums)
-
-
-def _bits(sums: Floats) -> Floats:
-    bits: Floats = _ratio(sums) / np.log(2)
-    return bits
-
-
-def _perplexity(sums: Floats) -> Floats:
-    perplexity: Floats = np.exp(_ratio(sums))
-    return perplexity
-
-
-def _span_f1(sums: Floats) -> Floats:
-    hits, spans = sums[..., 1], sums[..., 2] + sums[..., 3]
-    # without any span, conlleval and seqeval say 0
-    return np.where(spans > 0, 2 * hits / spans, 0.0)
-
-
-def _of_answerable(rows: Floats) -> Floats:
-    """Return (1, value) of questions that have an answer, (0, 0) of others."""
-    asked = 1 - rows[:, 1]
-    return np.stack([asked, rows[:, 0] * asked], axis=1)
-
-
-def _of_unanswerable(rows: Floats) -> Floats:
-    """Return (1, value) of questions that have no answer, (0, 0) of others."""
-    asked = rows[:, 1]
-    return np.stack([asked, rows[:, 0] * asked], axis=1)
-
-
-def _of_rated(rows: Floats) -> Floats:
-    """Return (1, rating) of rated answers, (0, 0) of those without a rating."""
-    return np.concatenate([rows > 0, rows], axis=1)
-
+from edgellm.bench.metrics import formulas
+from edgellm.bench.metrics.metric import Columns, Metric
+from edgellm.bench.metrics.translations import BLEU_COLUMNS, CHRF_COLUMNS
 
 _ALL = (
     Metric(
@@ -62,36 +16,36 @@ _ALL = (
         title="accuracy",
         definition="questions whose right option is the likeliest, summed over its tokens",
         columns=("correct",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="acc_norm",
         title="acc_norm",
         definition="accuracy by log-likelihood per character, as lm-evaluation-harness has it",
         columns=("correct_chars",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="acc_bytes",
         title="acc_bytes",
         definition="accuracy by log-likelihood per byte of the option in UTF-8",
         columns=("correct_bytes",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="macro_f1",
         title="macro-F1",
         definition="mean F1 of the labels that are right or predicted somewhere, each alike",
         columns=("gold", "predicted"),
-        formula=macro_f1,
-        expand=label_counts,
+        formula=formulas.macro_f1,
+        expand=formulas.label_counts,
     ),
     Metric(
         name="right_logprob",
         title="right answer",
         definition="mean log-likelihood of the right option, in nats",
         columns=("right_logprob",),
-        formula=_mean,
+        formula=formulas.mean,
         unit="nats",
     ),
     Metric(
@@ -99,29 +53,29 @@ _ALL = (
         title="exact match",
         definition="answers equal to a right one without case, punctuation, a, an, the (SQuAD)",
         columns=("exact_match",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="f1",
         title="F1",
         definition="mean F1 of an answer's words against the best right one (SQuAD's rules)",
         columns=("f1",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="contains",
         title="contains",
         definition="answers that hold a right one, word for word, after the same folding",
         columns=("contains",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="exact_match_has_answer",
         title="exact match, answerable",
         definition="exact match of the questions that have an answer (SQuAD 2.0's HasAns)",
         columns=("exact_match", "no_answer"),
-        formula=_mean,
-        expand=_of_answerable,
+        formula=formulas.mean,
+        expand=formulas.of_answerable,
         where="no_answer",
     ),
     Metric(
@@ -129,8 +83,8 @@ _ALL = (
         title="F1, answerable",
         definition="F1 of the questions that have an answer (SQuAD 2.0's HasAns)",
         columns=("f1", "no_answer"),
-        formula=_mean,
-        expand=_of_answerable,
+        formula=formulas.mean,
+        expand=formulas.of_answerable,
         where="no_answer",
     ),
     Metric(
@@ -138,8 +92,8 @@ _ALL = (
         title="no answer",
         definition="questions without an answer that got none (SQuAD 2.0's NoAns)",
         columns=("exact_match", "no_answer"),
-        formula=_mean,
-        expand=_of_unanswerable,
+        formula=formulas.mean,
+        expand=formulas.of_unanswerable,
         where="no_answer",
     ),
     Metric(
@@ -147,28 +101,28 @@ _ALL = (
         title="span F1",
         definition="F1 of entities with the right type and both ends, over all (conlleval)",
         columns=("span_hits", "span_predicted", "span_gold"),
-        formula=_span_f1,
+        formula=formulas.span_f1,
     ),
     Metric(
         name="span_precision",
         title="span precision",
         definition="right entities among those predicted",
         columns=("span_hits", "span_predicted"),
-        formula=_ratio,
+        formula=formulas.ratio,
     ),
     Metric(
         name="span_recall",
         title="span recall",
         definition="right entities among those in the tags",
         columns=("span_hits", "span_gold"),
-        formula=_ratio,
+        formula=formulas.ratio,
     ),
     Metric(
         name="bleu",
         title="BLEU",
         definition="corpus BLEU by sacrebleu, 0 to 100; 0 where no line has four tokens",
         columns=BLEU_COLUMNS,
-        formula=bleu,
+        formula=formulas.bleu,
         unit="score",
     ),
     Metric(
@@ -176,7 +130,7 @@ _ALL = (
         title="chrF",
         definition="corpus chrF2 by sacrebleu, 0 to 100: n-grams of up to six characters",
         columns=CHRF_COLUMNS,
-        formula=chrf,
+        formula=formulas.chrf,
         unit="score",
     ),
     Metric(
@@ -184,7 +138,7 @@ _ALL = (
         title="ROUGE-L",
         definition="mean F1 of the longest common run of words, in order, gaps allowed",
         columns=("rouge_l",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     *(
         Metric(
@@ -192,7 +146,7 @@ _ALL = (
             title=f"distinct-{order}",
             definition=f"different {order}-grams of words in an answer among all of them",
             columns=(f"distinct_{order}", f"ngrams_{order}"),
-            formula=_ratio,
+            formula=formulas.ratio,
         )
         for order in (1, 2, 3)
     ),
@@ -201,7 +155,7 @@ _ALL = (
         title="repetition",
         definition="4-grams of words that the same answer had before, among all of them",
         columns=("distinct_4", "ngrams_4"),
-        formula=_repeated,
+        formula=formulas.repeated,
         higher_is_better=False,
     ),
     Metric(
@@ -209,7 +163,7 @@ _ALL = (
         title="length",
         definition="mean words of an answer",
         columns=("length",),
-        formula=_mean,
+        formula=formulas.mean,
         unit="words",
         higher_is_better=None,
     ),
@@ -218,7 +172,7 @@ _ALL = (
         title="tokens",
         definition="mean tokens of a generated answer",
         columns=("answer_tokens",),
-        formula=_mean,
+        formula=formulas.mean,
         unit="tokens",
         higher_is_better=None,
     ),
@@ -227,7 +181,7 @@ _ALL = (
         title="log-likelihood",
         definition="mean log-likelihood of an answer's tokens under the first model, in nats",
         columns=("reference_logprob", "reference_tokens"),
-        formula=_ratio,
+        formula=formulas.ratio,
         unit="nats",
     ),
     Metric(
@@ -235,8 +189,8 @@ _ALL = (
         title="rating",
         definition="mean rating by the judge, 1 to 10, of the answers that it rated",
         columns=("judge",),
-        formula=_mean,
-        expand=_of_rated,
+        formula=formulas.mean,
+        expand=formulas.of_rated,
         unit="1-10",
         where="judge",
     ),
@@ -245,14 +199,14 @@ _ALL = (
         title="score",
         definition="mean of the task's own figure, as lm-evaluation-harness gives it to a question",
         columns=("task_score",),
-        formula=_mean,
+        formula=formulas.mean,
     ),
     Metric(
         name="task_error",
         title="score, less is better",
         definition="the same of a task where less is better, such as stereotypes held likelier",
         columns=("task_error",),
-        formula=_mean,
+        formula=formulas.mean,
         higher_is_better=False,
     ),
     Metric(
@@ -260,7 +214,7 @@ _ALL = (
         title="bits/byte",
         definition="negative log2-likelihood of the texts over their bytes in UTF-8",
         columns=("nll", "bytes"),
-        formula=_bits,
+        formula=formulas.bits,
         unit="bits/byte",
         higher_is_better=False,
     ),
@@ -270,7 +224,7 @@ _ALL = (
             title=f"ppl/{counted}",
             definition=f"exp of the texts' negative log-likelihood over their {counting}",
             columns=("nll", f"{counted}s"),
-            formula=_perplexity,
+            formula=formulas.perplexity,
             unit="perplexity",
             higher_is_better=False,
         )
@@ -285,7 +239,7 @@ _ALL = (
         title="KL",
         definition="mean Kullback-Leibler divergence from the first model a token, in nats",
         columns=("kl_sum", "kl_tokens"),
-        formula=_ratio,
+        formula=formulas.ratio,
         unit="nats",
         higher_is_better=False,
     ),
@@ -294,7 +248,7 @@ _ALL = (
         title="top-1",
         definition="tokens after which this and the first model find the same one the likeliest",
         columns=("top1_agreed", "kl_tokens"),
-        formula=_ratio,
+        formula=formulas.ratio,
     ),
 )
 

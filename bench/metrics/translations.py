@@ -1,4 +1,4 @@
-"""Translations: BLEU and chrF, with sacrebleu's statistics, formulas and signature."""
+"""Translations: BLEU and chrF, with sacrebleu's statistics and signature."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
-from edgellm.bench.metrics.metric import Floats
 from edgellm.errors import BackendError, ConfigError
 
 ORDERS = 4
@@ -69,33 +66,6 @@ def translation_signatures(
         scorer.corpus_score(lines, streams)
         signatures[name] = scorer.get_signature().format()
     return signatures
-
-
-def bleu(sums: Floats) -> Floats:
-    """Return corpus BLEU, exponentially smoothed, of sums (..., 1 + 10) of the columns."""
-    length, reference_length = sums[..., 1], sums[..., 2]
-    matched, total = sums[..., 3 : 3 + ORDERS], sums[..., 3 + ORDERS :]
-    # an order without a match counts as half a match, the next one as a quarter
-    without = np.cumsum(matched == 0, axis=-1)
-    smoothed = np.where(matched == 0, 0.5**without, matched)
-    precisions = 100 * smoothed / total
-    brevity = np.where(length < reference_length, np.exp(1 - reference_length / length), 1.0)
-    value = brevity * np.exp(np.log(precisions).mean(axis=-1))
-    empty = (matched.sum(axis=-1) == 0) | (total == 0).any(axis=-1)
-    return np.where(empty, 0.0, value)
-
-
-def chrf(sums: Floats) -> Floats:
-    """Return corpus chrF2 of sums (..., 1 + 18) of the columns."""
-    orders = sums[..., 1:].reshape(*sums.shape[:-1], CHARACTER_ORDERS, 3)
-    given, wanted, matched = np.moveaxis(orders, -1, 0)
-    counted = (given > 0) & (wanted > 0)
-    precision = np.where(counted, matched / given, 0.0).sum(axis=-1)
-    recall = np.where(counted, matched / wanted, 0.0).sum(axis=-1)
-    many = counted.sum(axis=-1)
-    # beta is 2: F = 5 P R / (4 P + R), of means over the orders that both sides have
-    value = 100 * 5 * precision * recall / (4 * precision + recall) / many
-    return np.where(matched.sum(axis=-1) == 0, 0.0, value)
 
 
 @lru_cache(maxsize=8)

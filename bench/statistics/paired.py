@@ -107,7 +107,7 @@ class PairedResult:
 
     @property
     def verdict(self) -> Verdict:
-        """What the difference means."""
+        """How the second run compares with the first, in a word or a few."""
         higher_is_better = METRICS[self.metric].higher_is_better
         if not self.is_seen:
             return "no difference seen"

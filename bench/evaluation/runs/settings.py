@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgellm.bench.evaluation.runs.decoding import GREEDY, Decoding
-from edgellm.bench.evaluation.tasks.rows.question import Question
-from edgellm.bench.evaluation.tasks.task import Task
+
+if TYPE_CHECKING:  # templates of prompts take a while to import, and help needs none
+    from edgellm.bench.evaluation.tasks.rows.question import Question
+    from edgellm.bench.evaluation.tasks.task import Task
 
 TIMEOUT = 900.0
 LATENCY_QUESTIONS = 3

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from edgellm.bench.metrics.continuations import continuation_columns
 from edgellm.bench.metrics.summaries import longest_common_subsequence, summary_columns
 from edgellm.bench.metrics.table import METRICS
-from edgellm.bench.metrics.texts import text_columns
+from edgellm.bench.metrics.texts import continuation_columns, text_columns
 from edgellm.bench.metrics.words import words
 from edgellm.errors import NotFiniteError
 

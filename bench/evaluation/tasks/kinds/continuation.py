@@ -8,7 +8,7 @@ from typing import ClassVar
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, Way, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of, texts_of
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
-from edgellm.bench.metrics.continuations import continuation_columns
+from edgellm.bench.metrics.texts import continuation_columns
 from edgellm.files.strict_json import quoted
 from edgellm.row_files.problems import BadRow
 from edgellm.row_files.reading import Row
