@@ -9,8 +9,8 @@ checkpointing (Chen et al. 2016, arXiv:1604.06174) with a layer a segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
@@ -54,14 +54,16 @@ class StepGradients:
     """A step's loss and derivatives.
 
     Attributes:
-        loss: nats a token that is learned.
-        asked: tokens that are learned.
+        loss: the mean over all that is asked: nats a token, of texts and answers.
+        asked: what the loss is the mean of: tokens that are learned.
         by_changes: derivatives of ``loss``, of each layer.
+        figures: what else a person wants to know of the step, by name.
     """
 
     loss: float
     asked: int
     by_changes: list[Change]
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def step_gradients(

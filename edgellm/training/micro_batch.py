@@ -32,6 +32,11 @@ class TrainingSequence:
     number: int = 0
 
     @property
+    def length(self) -> int:
+        """Tokens that go through the model."""
+        return len(self.tokens)
+
+    @property
     def asked(self) -> int:
         """Tokens that are learned."""
         return sum(target != NOT_ASKED for target in self.targets)
@@ -61,7 +66,7 @@ class MicroBatch:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each sequence."""
-        return [len(one.tokens) for one in self.sequences]
+        return [one.length for one in self.sequences]
 
     @property
     def asked_rows(self) -> Ints:
@@ -82,10 +87,10 @@ def micro_batches(sequences: Sequence[TrainingSequence], most_tokens: int) -> li
     parts: list[list[TrainingSequence]] = []
     tokens = 0
     for sequence in sequences:
-        tokens += len(sequence.tokens)
+        tokens += sequence.length
         if parts and tokens <= most_tokens:
             parts[-1].append(sequence)
         else:
             parts.append([sequence])
-            tokens = len(sequence.tokens)
+            tokens = sequence.length
     return [MicroBatch.of(part) for part in parts]

@@ -1,5 +1,5 @@
 """A training run: epochs over sequences, steps, and files from which it goes on bit for bit.
 
-``trainer.py`` takes the steps; ``settings.py`` says how, ``order.py`` which sequences are in each
-and what dropout leaves out, and ``saved_state.py`` is all that it has to know to go on.
+``trainer.py`` takes the steps; ``settings.py`` says how, ``order.py`` which items are in each
+and ``saved_state.py`` is all that it has to know to go on.
 """

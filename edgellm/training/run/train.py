@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgellm.tokenizer import Tokenizer
 from edgellm.training.adapter_folder import AdapterFormat
 from edgellm.training.data.records import read_records
 from edgellm.training.data.rendering import Rendered, Template, render
+from edgellm.training.learners.adapter import AdapterLearner
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.memory import TrainingMemory, plan_training
 from edgellm.training.run.saved_state import FILE, read_state
@@ -67,7 +68,7 @@ class EpochReport:
 
     Attributes:
         epoch: its number, from 1; 0 before the first.
-        train: mean loss of its steps, nats a token; None before the first.
+        train: mean loss of its steps; None before the first.
         valid: loss of the records that are not learned; None without any.
     """
 
@@ -124,12 +125,18 @@ class TrainingRun:
             raise ConfigError(
                 f"{request.folder} holds an adapter already", hint="name another folder"
             )
-        self._open = OpenModel(
-            checkpoint, request.settings.lora, self.memory.in_memory, request.load
+        lora = request.settings.lora
+        self._learner = AdapterLearner(
+            OpenModel(checkpoint, lora, self.memory.in_memory, request.load),
+            checkpoint.config,
+            lora,
+            micro_tokens=self.memory.micro_tokens,
+            seed=request.settings.seed,
+            base=request.model,
+            form=request.form,
         )
-        settings = replace(request.settings, micro_tokens=self.memory.micro_tokens)
-        self.trainer: Trainer = Trainer(
-            self._open.model, checkpoint.config, self.data.sequences, settings, state
+        self.trainer: Trainer[TrainingSequence] = Trainer(
+            self._learner, self.data.sequences, request.settings, state
         )
 
     def run(self) -> Iterator[StepReport | EpochReport]:
@@ -162,11 +169,11 @@ class TrainingRun:
             request.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(request.folder, error) from error
-        self.trainer.save(request.folder, self._facts, base=request.model, form=request.form)
+        self.trainer.save(request.folder, self._facts)
 
     def close(self) -> None:
         """Free the model."""
-        self._open.close()
+        self._learner.close()
 
     def _epoch(self, number: int, train: float | None) -> EpochReport:
         valid = None

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import NotFiniteError
-from edgellm.training.adapter_folder import AdapterFormat, write_adapter
-from edgellm.training.gradients import TrainedModel, step_gradients, step_loss
-from edgellm.training.low_rank import Change, initial_changes
-from edgellm.training.micro_batch import TrainingSequence, micro_batches
+from edgellm.training.learners.learner import Learner, TrainingItem
+from edgellm.training.low_rank import Change
 from edgellm.training.optimizer import AdamW, clipped, norm_of
-from edgellm.training.run.order import Dropout, step_items
+from edgellm.training.run.order import step_items
 from edgellm.training.run.saved_state import SavedState
 from edgellm.training.run.settings import TrainSettings
+
+Item = TypeVar("Item", bound=TrainingItem)
 
 MOST_REFUSED = 2
 """Steps in a row that are not applied, before a run gives up."""
@@ -33,13 +32,14 @@ class StepReport:
         steps: of the run.
         epoch: its number, from 1.
         ends_epoch: whether every sequence was learned once more.
-        loss: nats a token, before the step.
+        loss: the mean over ``asked`` (nats a token, of texts and answers), before the step.
         rate: of learning.
         norm: of all derivatives together, before they are clipped.
         tokens: that went through the model.
-        asked: of them, those that were learned.
+        asked: what the loss is the mean of: of the tokens, those that are learned.
         seconds: that it took.
         applied: false where loss or derivatives are not finite: then nothing was learned.
+        figures: what else a person wants to know of it, by name.
     """
 
     step: int
@@ -53,40 +53,37 @@ class StepReport:
     asked: int
     seconds: float
     applied: bool = True
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
-class Trainer:
+class Trainer(Generic[Item]):
     """A run over sequences, whose numbers and moments it holds.
 
     Args:
-        model: an open model.
-        config: of the model.
-        sequences: what is learned.
+        learner: has the numbers and their loss.
+        items: what is learned.
         settings: how.
         state: where to go on; None begins.
     """
 
     def __init__(
         self,
-        model: TrainedModel,
-        config: ModelConfig,
-        sequences: Sequence[TrainingSequence],
+        learner: Learner[Item],
+        items: Sequence[Item],
         settings: TrainSettings,
         state: SavedState | None = None,
     ) -> None:
-        self._model, self._config = model, config
-        self._sequences, self._settings = sequences, settings
+        self._learner, self._items, self._settings = learner, items, settings
         self._optimizer = AdamW(settings.rates)
-        self._dropout = Dropout(config, settings.lora, settings.seed)
         self._refused = 0
         self.step: int = 0
         self.history: list[Mapping[str, Any]] = []
         # of the epoch under way: each step's, and the tokens that it is the mean of
         self.losses: list[tuple[float, int]] = []
         if state is None:
-            self.changes: list[Change] = initial_changes(config, settings.lora, settings.seed)
+            self.numbers: list[Change] = learner.initial()
         else:
-            self.changes, self.step, self.history = state.numbers, state.step, state.history
+            self.numbers, self.step, self.history = state.numbers, state.step, state.history
             self.losses = state.losses
             self._optimizer.means, self._optimizer.squares = state.means, state.squares
             self._optimizer.step = state.updates
@@ -94,7 +91,7 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Steps of the run."""
-        return self._settings.steps_of(len(self._sequences))
+        return self._settings.steps_of(len(self._items))
 
     def run(self) -> Iterator[StepReport]:
         """Yield each step that is left, as it is taken.
@@ -106,22 +103,18 @@ class Trainer:
         while self.step < self.steps:
             yield self._take_step()
 
-    def loss_of(self, sequences: Sequence[TrainingSequence]) -> float:
-        """Return the loss of sequences, nats a token, with the numbers so far."""
+    def loss_of(self, items: Sequence[Item]) -> float:
+        """Return the mean loss of items with the numbers so far."""
         total, asked = 0.0, 0
         # as many at once as a step has: memory is planned for those
-        for begin in range(0, len(sequences), self._settings.batch):
-            some = sequences[begin : begin + self._settings.batch]
-            batches = micro_batches(some, self._settings.micro_tokens)
-            try:
-                loss, count = step_loss(self._model, batches, self.changes)
-            finally:
-                self._model.layers.restart()
+        for begin in range(0, len(items), self._settings.batch):
+            some = items[begin : begin + self._settings.batch]
+            loss, count = self._learner.loss_of(some, self.numbers)
             total, asked = total + loss, asked + count
         return total / max(1, asked)
 
     def end_epoch(self) -> float | None:
-        """Return the mean loss of the epoch that ends, nats a token; None where none was taken."""
+        """Return the mean loss of the epoch that ends; None where no step was taken."""
         tokens = sum(asked for _, asked in self.losses)
         total = sum(loss * asked for loss, asked in self.losses)
         self.losses = []
@@ -132,7 +125,7 @@ class Trainer:
         return SavedState(
             self.step,
             self._optimizer.step,
-            self.changes,
+            self.numbers,
             self._optimizer.means,
             self._optimizer.squares,
             facts,
@@ -140,35 +133,22 @@ class Trainer:
             self.losses,
         )
 
-    def save(
-        self,
-        folder: Path,
-        facts: Mapping[str, Any],
-        *,
-        base: str,
-        form: AdapterFormat,
-    ) -> None:
-        """Write the run and its adapter. The run's file comes first: from it the rest is made."""
+    def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write the run and what it learned. The run's file comes first: the rest is made of it."""
         self.state(facts).write(folder)
-        write_adapter(folder, self.changes, self._settings.lora, base=base, form=form)
+        self._learner.write(folder, self.numbers)
 
     def _take_step(self) -> StepReport:
         begun = time.perf_counter()
         settings, number = self._settings, self.step
-        items = step_items(self._sequences, number, batch=settings.batch, seed=settings.seed)
-        batches = micro_batches(items, settings.micro_tokens)
-        self._dropout.step = number
-        try:
-            found = step_gradients(self._model, batches, self.changes, dropout=self._dropout)
-        except BaseException:
-            self._model.layers.restart()
-            raise
+        items = step_items(self._items, number, batch=settings.batch, seed=settings.seed)
+        found = self._learner.gradients(items, self.numbers, number)
         norm = norm_of(found.by_changes)
         rate = settings.rates.at(number, self.steps)
         applied = math.isfinite(found.loss) and math.isfinite(norm)
         if applied:
             gradients = clipped(found.by_changes, norm, settings.rates.clip)
-            self.changes = self._optimizer.update(self.changes, gradients, rate)
+            self.numbers = self._optimizer.update(self.numbers, gradients, rate)
             self.losses.append((found.loss, found.asked))
             self._refused = 0
         else:
@@ -179,7 +159,7 @@ class Trainer:
                     hint="begin anew in another folder with a smaller --rate",
                 )
         self.step = number + 1
-        per_epoch = settings.steps_an_epoch(len(self._sequences))
+        per_epoch = settings.steps_an_epoch(len(self._items))
         return StepReport(
             step=self.step,
             steps=self.steps,
@@ -188,8 +168,9 @@ class Trainer:
             loss=found.loss,
             rate=rate,
             norm=norm,
-            tokens=sum(len(item.tokens) for item in items),
+            tokens=sum(item.length for item in items),
             asked=found.asked,
             seconds=time.perf_counter() - begun,
             applied=applied,
+            figures=found.figures,
         )

@@ -53,7 +53,7 @@ def request(folder, data, out, **settings):
 
 
 def numbers(run):
-    return [array for change in run.trainer.changes for array in change.values()]
+    return [array for change in run.trainer.numbers for array in change.values()]
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):

@@ -1,0 +1,58 @@
+"""A learner: the numbers that a trainer moves, whatever they are, and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from edgellm.training.gradients import StepGradients
+from edgellm.training.low_rank import Change
+
+
+class TrainingItem(Protocol):
+    """A part of the data: a step has some of them, in an order that is drawn."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model."""
+
+
+Item_contra = TypeVar("Item_contra", bound=TrainingItem, contravariant=True)
+
+
+class Learner(Protocol[Item_contra]):
+    """Numbers of an open model, and the loss that they lower.
+
+    Numbers are lists of named arrays; the trainer holds them, and a learner keeps none.
+    """
+
+    def initial(self) -> list[Change]:
+        """Return the numbers as training begins."""
+
+    def gradients(
+        self, items: Sequence[Item_contra], numbers: Sequence[Change], step: int
+    ) -> StepGradients:
+        """Return the loss of a step and its derivatives by the numbers.
+
+        Args:
+            items: of the step.
+            numbers: at which they are taken.
+            step: its number from 0, which dropout follows from.
+
+        Raises:
+            ReadError: a layer cannot be read; the next call begins anew.
+        """
+
+    def loss_of(self, items: Sequence[Item_contra], numbers: Sequence[Change]) -> tuple[float, int]:
+        """Return the loss summed over what is asked of items, and how much that is."""
+
+    def write(self, folder: Path, numbers: Sequence[Change]) -> None:
+        """Write what was learned, as others open it, in the place of what was there.
+
+        Raises:
+            ConversionError: the disk refuses.
+        """
+
+    def close(self) -> None:
+        """Free the model."""
