@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
 from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
-from edgellm.cli.common.values import one_of
+from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
 from edgellm.console.terminal import note, say, write_json
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConversionError
@@ -41,92 +41,7 @@ def train(
     ],
     *,
     load: Annotated[LoadSettings, LOAD],
-    rank: Annotated[int, Option(metavar="N", min=1, max=1024, help="Rank of each change.")] = 16,
-    alpha: Annotated[
-        float, Option(metavar="X", min=0, help="A change is scaled by alpha / rank.")
-    ] = 32.0,
-    dropout: Annotated[
-        float,
-        Option(metavar="X", min=0, max=0.99, help="Share of a change's inputs left out at a step."),
-    ] = 0.05,
-    on: Annotated[
-        str,
-        Option(
-            metavar="NAME,...",
-            help="The matrices that are changed: q, k, v, o, gate, up, down, attention, mlp, all.",
-        ),
-    ] = "q,v",
-    layers: Annotated[
-        int | None, Option(metavar="N", min=1, help="Change the last N layers; default: all.")
-    ] = None,
-    rslora: Annotated[
-        bool, Option("--rslora", help="Scale changes by alpha / root of rank.")
-    ] = False,
-    epochs: Annotated[
-        int, Option(metavar="N", min=1, help="Times that each record is learned.")
-    ] = 3,
-    steps: Annotated[
-        int | None, Option(metavar="N", min=1, help="Steps in all, instead of epochs.")
-    ] = None,
-    batch: Annotated[int, Option(metavar="N", min=1, help="Records of a step.")] = 8,
-    rate: Annotated[float, Option(metavar="X", min=0, help="The highest learning rate.")] = 2e-4,
-    schedule: Annotated[
-        str,
-        Option(
-            metavar="cosine|linear|constant",
-            help="How the rate falls.",
-            autocompletion=one_of("cosine|linear|constant"),
-        ),
-    ] = "cosine",
-    warmup: Annotated[
-        float, Option(metavar="X", min=0, max=1, help="Share of the steps in which the rate rises.")
-    ] = 0.03,
-    decay: Annotated[float, Option(metavar="X", min=0, help="Weight decay of AdamW.")] = 0.01,
-    clip: Annotated[
-        float, Option(metavar="X", min=0, help="Largest norm of a step's derivatives; 0: any.")
-    ] = 1.0,
-    max_tokens: Annotated[
-        int, Option(metavar="N", min=2, help="Tokens of a record; longer ones are cut.")
-    ] = 1024,
-    template: Annotated[
-        str | None,
-        Option(
-            metavar="chat|alpaca",
-            help="How records are written; default: the model's chat template, or Alpaca's.",
-            autocompletion=one_of("chat|alpaca"),
-            rich_help_panel=headings.PROMPT,
-        ),
-    ] = None,
-    valid: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="Records whose loss is said after each epoch."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        Option("--resume", help="Go on with the run in OUT.", rich_help_panel=headings.OUTPUT),
-    ] = False,
-    save_every: Annotated[
-        int,
-        Option(
-            metavar="N",
-            min=0,
-            help="Steps between saves; default: at the end of each epoch.",
-            rich_help_panel=headings.OUTPUT,
-        ),
-    ] = 0,
-    form: Annotated[
-        str,
-        Option(
-            "--format",
-            metavar="peft|mlx-lm",
-            help="Who opens the adapter.",
-            autocompletion=one_of("peft|mlx-lm"),
-            rich_help_panel=headings.OUTPUT,
-        ),
-    ] = "peft",
-    seed: Annotated[
-        int, Option(metavar="N", min=0, max=(1 << 31) - 1, help="Seed of all that is drawn.")
-    ] = 0,
+    training: Annotated[TrainOptions, TRAIN_OPTIONS],
     json: options.Json = False,
 ) -> None:
     """Learn an adapter (LoRA) from data, on a model that may be larger than memory.
@@ -134,44 +49,21 @@ def train(
     A run that was stopped goes on with --resume, bit for bit.
     """
     require_backend()
-    from edgellm.training.low_rank import LoraSettings, targets_named
-    from edgellm.training.optimizer import RateSettings
-    from edgellm.training.run.settings import TrainSettings
     from edgellm.training.run.train import TrainRequest, open_run
 
-    settings = TrainSettings(
-        lora=LoraSettings(
-            rank=rank,
-            alpha=alpha,
-            dropout=dropout,
-            targets=targets_named(on),
-            layers=layers,
-            rslora=rslora,
-        ),
-        rates=RateSettings(
-            rate=rate,
-            schedule=choice("schedule", schedule, ("cosine", "linear", "constant")),
-            warmup=warmup,
-            decay=decay,
-            clip=clip,
-        ),
-        epochs=epochs,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        save_every=save_every,
-    )
+    settings = training.settings()
+    template = training.template
     request = TrainRequest(
         model=model,
         data=data,
         folder=out,
         settings=settings,
         load=load,
-        valid=valid,
+        valid=training.valid,
         template=None if template is None else choice("template", template, ("chat", "alpaca")),
-        max_tokens=max_tokens,
-        resume=resume,
-        form=choice("format", form, ("peft", "mlx-lm")),
+        max_tokens=training.max_tokens,
+        resume=training.resume,
+        form=choice("format", training.form, ("peft", "mlx-lm")),
     )
     with open_run(request) as run:
         _say_plan(run, settings)
