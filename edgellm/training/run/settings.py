@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from edgellm.training.low_rank import LoraSettings
 from edgellm.training.optimizer import RateSettings
+
+Stage = Literal["sft"]
+"""What is learned of the data: answers and texts (supervised fine-tuning)."""
+
+Method = Literal["lora"]
+"""Which numbers are learned: low-rank changes of a frozen model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +20,9 @@ class TrainSettings:
     """How a training run goes.
 
     Attributes:
-        lora: what is learned.
+        stage: what is learned of the data.
+        method: which numbers are learned.
+        lora: of them, where they are low-rank changes.
         rates: how far numbers move.
         epochs: times that every sequence is learned.
         steps: steps in all, instead of epochs; None: as the epochs have.
@@ -23,6 +32,8 @@ class TrainSettings:
         save_every: steps between saves; 0: at the end of each epoch alone.
     """
 
+    stage: Stage = "sft"
+    method: Method = "lora"
     lora: LoraSettings = field(default_factory=LoraSettings)
     rates: RateSettings = field(default_factory=RateSettings)
     epochs: int = 3

@@ -1,0 +1,175 @@
+"""Makes a run ready: items of its stage, and a learner of its method."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.fingerprint import fingerprint
+from edgellm.checkpoint.folder import ADAPTER_CONFIG
+from edgellm.device import machine
+from edgellm.errors import ConfigError
+from edgellm.hub.resolve import locate
+from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.models.arithmetic import engine_for
+from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.records import read_records
+from edgellm.training.data.rendering import Rendered, Template, render
+from edgellm.training.learners.adapter import AdapterLearner
+from edgellm.training.learners.learner import Learner, TrainingItem
+from edgellm.training.micro_batch import TrainingSequence
+from edgellm.training.run.memory import TrainingMemory, plan_training
+from edgellm.training.run.request import TrainRequest
+from edgellm.training.run.saved_state import FILE, SavedState, read_state
+from edgellm.training.trained_model import OpenModel
+
+Item = TypeVar("Item", bound=TrainingItem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation(Generic[Item]):
+    """A run that can begin.
+
+    Attributes:
+        template: that the records are written in.
+        data: what became of the records.
+        items: that are learned.
+        valid: that are not, whose loss is said after each epoch.
+        memory: what it takes.
+        facts: what a run must have in common with one that goes on from it.
+        state: where to go on; None begins.
+        learner: of the open model.
+    """
+
+    template: Template
+    data: Rendered
+    items: Sequence[Item]
+    valid: Sequence[Item]
+    memory: TrainingMemory
+    facts: Mapping[str, Any]
+    state: SavedState | None
+    learner: Learner[Item]
+
+
+def prepare(request: TrainRequest) -> Preparation[Any]:
+    """Return a run that can begin: data are read, memory is planned, and the model is open.
+
+    A stage has items of its own, and a method a learner: each is a function here.
+
+    Raises:
+        ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
+            not fit, before anything is learned.
+        UnsupportedModelError: the model runs through mlx-lm alone, and cannot be trained here.
+    """
+    checkpoint = read_checkpoint(locate(request.model))
+    tokenizer = Tokenizer.from_folder(
+        checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
+    )
+    return _of_answers(request, checkpoint, tokenizer)
+
+
+def _of_answers(
+    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer
+) -> Preparation[TrainingSequence]:
+    """Return supervised fine-tuning: answers of chats and instructions, and texts, are learned."""
+    template = request.template or _template_of(tokenizer)
+    data = _rendered(request.data, tokenizer, template, request.max_tokens)
+    valid: list[TrainingSequence] = []
+    if request.valid is not None:
+        valid = _rendered(request.valid, tokenizer, template, request.max_tokens).sequences
+    memory = _planned(request, checkpoint, [*data.sequences, *valid])
+    digest = hashlib.sha256()
+    for sequence in data.sequences:
+        digest.update(repr((sequence.tokens, sequence.targets)).encode())
+    facts = _facts(request, fingerprint(checkpoint), digest.hexdigest())
+    state = _state(request, facts, checkpoint.config.num_hidden_layers)
+    return Preparation(
+        template=template,
+        data=data,
+        items=data.sequences,
+        valid=valid,
+        memory=memory,
+        facts=facts,
+        state=state,
+        learner=_adapter_learner(request, checkpoint, memory),
+    )
+
+
+def _planned(
+    request: TrainRequest, checkpoint: Checkpoint, items: Sequence[TrainingItem]
+) -> TrainingMemory:
+    lengths = sorted((item.length for item in items), reverse=True)
+    return plan_training(
+        checkpoint,
+        request.settings.lora,
+        budget_for(request.load),
+        step_tokens=sum(lengths[: request.settings.batch]),
+        micro_tokens=request.settings.micro_tokens,
+        longest=lengths[0],
+        kernels=engine_for(request.load),
+    )
+
+
+def _adapter_learner(
+    request: TrainRequest, checkpoint: Checkpoint, memory: TrainingMemory
+) -> AdapterLearner:
+    lora = request.settings.lora
+    return AdapterLearner(
+        OpenModel(checkpoint, lora, memory.in_memory, request.load),
+        checkpoint.config,
+        lora,
+        micro_tokens=memory.micro_tokens,
+        seed=request.settings.seed,
+        base=request.model,
+        form=request.form,
+    )
+
+
+def _state(request: TrainRequest, facts: Mapping[str, Any], parts: int) -> SavedState | None:
+    """Return where a run goes on, None where one begins; its folder must be free then."""
+    if request.resume:
+        return read_state(request.folder, facts, parts)
+    if (request.folder / FILE).exists():
+        raise ConfigError(
+            f"{request.folder} holds a training run already",
+            hint="go on with it: --resume; or name another folder",
+        )
+    if (request.folder / ADAPTER_CONFIG).exists():
+        raise ConfigError(f"{request.folder} holds an adapter already", hint="name another folder")
+    return None
+
+
+def _facts(request: TrainRequest, model: str, data: str) -> Mapping[str, Any]:
+    """Return what a run must have in common with one that goes on from it.
+
+    Args:
+        request: of the run.
+        model: digest of the model.
+        data: digest of the items.
+    """
+    settings = asdict(request.settings)
+    # how a step is cut and how often it is saved change no number
+    for name in ("micro_tokens", "save_every"):
+        del settings[name]
+    settings["lora"]["targets"] = list(request.settings.lora.targets)
+    return {
+        "model": model,
+        "data": data,
+        "activations": request.load.activations,
+        "chip": machine.chip_name(),
+        **settings,
+    }
+
+
+def _rendered(path: Path, tokenizer: Tokenizer, template: Template, max_tokens: int) -> Rendered:
+    return render(read_records(path), tokenizer, template=template, max_tokens=max_tokens)
+
+
+def _template_of(tokenizer: Tokenizer) -> Template:
+    if tokenizer.chat_template is None:
+        return "alpaca"
+    return "chat"

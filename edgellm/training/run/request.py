@@ -1,0 +1,40 @@
+"""The model, data and settings that a training run is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.settings import LoadSettings
+from edgellm.training.adapter_folder import AdapterFormat
+from edgellm.training.data.rendering import Template
+from edgellm.training.run.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """A model, the data that it learns, and how.
+
+    Attributes:
+        model: name or path.
+        data: the file of records.
+        folder: that what is learned goes to.
+        settings: of the run.
+        load: which memory and arithmetic.
+        valid: records that are not learned, whose loss is said after each epoch; None: none.
+        template: that records are written in; None: the model's chat template, or Alpaca's.
+        max_tokens: of a sequence.
+        resume: go on with the run in ``folder``.
+        form: of the adapter.
+    """
+
+    model: str
+    data: Path
+    folder: Path
+    settings: TrainSettings
+    load: LoadSettings
+    valid: Path | None = None
+    template: Template | None = None
+    max_tokens: int = 1024
+    resume: bool = False
+    form: AdapterFormat = "peft"
