@@ -9,17 +9,20 @@ checkpointing (Chen et al. 2016, arXiv:1604.06174) with a layer a segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.models.model import Embedding
 from edgellm.training.adapted_block import AdaptedBlock, Kept
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
+
+Floats = npt.NDArray[np.float32]
 
 HEAD_ROWS = 256
 """Rows whose logits are there at once."""
@@ -66,6 +69,49 @@ class StepGradients:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A micro-batch on its way through the layers, with the changes that it meets there.
+
+    Attributes:
+        batch: its sequences.
+        changes: of each layer.
+        dropout: what is left out.
+    """
+
+    batch: MicroBatch
+    changes: Sequence[Change]
+    dropout: Dropout = lambda _layer, _batch: {}
+
+    def through(self, index: int, layer: AdaptedBlock, hidden: mx.array) -> mx.array:
+        """Return the states (1, T, E) after a layer, of those before it."""
+        kept: Kept = {}
+        if self.changes[index]:
+            kept = self.dropout(index, self.batch)
+        return layer(hidden, self.batch.lengths, self.changes[index], kept)
+
+    def back(
+        self, index: int, layer: AdaptedBlock, hidden: mx.array, gradient: mx.array
+    ) -> tuple[mx.array, list[mx.array]]:
+        """Return derivatives by a layer's input (1, T, E) and by each array of its change.
+
+        Args:
+            index: of the layer.
+            layer: itself.
+            hidden: what went in.
+            gradient: the loss's derivative by what came out.
+        """
+        change, kept = self.changes[index], self.dropout(index, self.batch)
+        names = list(change)
+
+        def through(state: mx.array, *numbers: mx.array) -> list[mx.array]:
+            own = dict(zip(names, numbers, strict=True))
+            return [layer(state, self.batch.lengths, own, kept)]
+
+        _, (by_hidden, *by_change) = mx.vjp(through, [hidden, *change.values()], [gradient])
+        return by_hidden, by_change
+
+
 def step_gradients(
     model: TrainedModel,
     batches: Sequence[MicroBatch],
@@ -84,28 +130,16 @@ def step_gradients(
     Raises:
         ReadError: a layer cannot be read.
     """
+    rows = [Rows(batch, changes, dropout) for batch in batches]
     asked = sum(len(batch.asked_rows) for batch in batches)
-    kept_inputs, hidden = _upwards(model, batches, changes, dropout)
+    kept_inputs, hidden = upwards(model, rows, kept=len(rows))
     loss, gradients = 0.0, []
     for states, batch in zip(hidden, batches, strict=True):
-        batch_loss, by_states = head_loss(model, states, batch)
+        batch_loss, by_states = head_gradients(model, states, batch)
         loss += batch_loss
         gradients.append(by_states)
     del hidden
-    by_changes: list[Change] = [{} for _ in range(model.count)]
-    for index in reversed(range(model.first, model.count)):
-        inputs = kept_inputs.pop()
-        with model.layers.layer(index) as layer:
-            sums: list[mx.array] = []
-            for place, batch in enumerate(batches):
-                own = _OwnLayer(layer, batch, changes[index], dropout(index, batch))
-                gradients[place], by_own = own.downwards(inputs[place], gradients[place])
-                sums = by_own if not sums else [a + b for a, b in zip(sums, by_own, strict=True)]
-                mx.eval(gradients[place], sums)
-            # at the end, in float32: in 16 bits a small share of a derivative would vanish
-            means = [array.astype(mx.float32) / asked for array in sums]
-            mx.eval(means)
-            by_changes[index] = dict(zip(changes[index], means, strict=True))
+    by_changes = downwards(model, rows, kept_inputs, gradients, asked)
     return StepGradients(loss / asked, asked, by_changes)
 
 
@@ -116,90 +150,118 @@ def step_loss(
 
     Layers are visited upwards alone: the model's must be made for that.
     """
-    _, hidden = _upwards(model, batches, changes, lambda _layer, _batch: {}, keeps=False)
+    _, hidden = upwards(model, [Rows(batch, changes) for batch in batches])
     losses = [
-        head_loss(model, states, batch, differentiate=False)[0]
+        float(row_losses(model, states, batch).sum(dtype=np.float64))
         for states, batch in zip(hidden, batches, strict=True)
     ]
     return sum(losses), sum(len(batch.asked_rows) for batch in batches)
 
 
-def head_loss(
-    model: TrainedModel, hidden: mx.array, batch: MicroBatch, *, differentiate: bool = True
-) -> tuple[float, mx.array]:
-    """Return the loss summed over a batch's asked tokens, and its derivative by ``hidden``.
-
-    Logits are made of asked rows alone, some at a time.
-    """
-
-    def loss_of(states: mx.array, targets: mx.array) -> mx.array:
-        logits = model.logits(states).astype(mx.float32)
-        likely = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        return (mx.logsumexp(logits, axis=-1) - likely).sum()
-
-    rows = batch.asked_rows
-    total, by_hidden = 0.0, mx.zeros_like(hidden)
-    for begin in range(0, len(rows), HEAD_ROWS):
-        some = rows[begin : begin + HEAD_ROWS]
-        places, targets = mx.array(some), mx.array(batch.targets[some])
-        if differentiate:
-            loss, gradient = mx.value_and_grad(loss_of)(hidden[0][places], targets)
-            by_hidden[0, places] = gradient
-        else:
-            loss = loss_of(hidden[0][places], targets)
-        mx.eval(loss, by_hidden)
-        total += float(np.array(loss))
-    return total, by_hidden
-
-
-def _upwards(
-    model: TrainedModel,
-    batches: Sequence[MicroBatch],
-    changes: Sequence[Change],
-    dropout: Dropout,
-    *,
-    keeps: bool = True,
+def upwards(
+    model: TrainedModel, rows: Sequence[Rows], *, kept: int = 0
 ) -> tuple[list[list[mx.array]], list[mx.array]]:
-    """Return the inputs of each changed layer, and the states after all layers."""
-    hidden = [model.embedding_scale * model.embed(batch.ids) for batch in batches]
+    """Return the inputs of each changed layer, and the states of all rows after all layers.
+
+    Args:
+        model: the model.
+        rows: go through a layer one after the other, while it is in memory.
+        kept: of how many of them, from the first, inputs are kept.
+    """
+    hidden = [model.embedding_scale * model.embed(each.batch.ids) for each in rows]
     mx.eval(hidden)
     kept_inputs = []
     for index in range(model.count):
-        if keeps and index >= model.first:
-            kept_inputs.append(hidden)
+        if kept and index >= model.first:
+            kept_inputs.append(hidden[:kept])
         with model.layers.layer(index) as layer:
             states = []
-            for state, batch in zip(hidden, batches, strict=True):
-                kept: Kept = {}
-                if changes[index]:
-                    kept = dropout(index, batch)
-                states.append(layer(state, batch.lengths, changes[index], kept))
+            for state, each in zip(hidden, rows, strict=True):
+                states.append(each.through(index, layer, state))
                 mx.eval(states[-1])
         hidden = states
     return kept_inputs, hidden
 
 
-@dataclass(frozen=True, slots=True)
-class _OwnLayer:
-    """A layer with its change, for one micro-batch."""
+def downwards(
+    model: TrainedModel,
+    rows: Sequence[Rows],
+    kept_inputs: list[list[mx.array]],
+    gradients: list[mx.array],
+    asked: int,
+) -> list[Change]:
+    """Return derivatives by the changes that rows share, divided by what was asked of all.
 
-    layer: AdaptedBlock
-    batch: MicroBatch
-    change: Change
-    kept: Kept
+    Args:
+        model: the model.
+        rows: that went upwards.
+        kept_inputs: of theirs, of each changed layer; they are used up.
+        gradients: derivatives of the summed loss by their states after all layers.
+        asked: what the loss is the mean of.
+    """
+    by_changes: list[Change] = [{} for _ in range(model.count)]
+    for index in reversed(range(model.first, model.count)):
+        inputs = kept_inputs.pop()
+        with model.layers.layer(index) as layer:
+            sums: list[mx.array] = []
+            for place, each in enumerate(rows):
+                gradients[place], by_own = each.back(index, layer, inputs[place], gradients[place])
+                sums = by_own if not sums else [a + b for a, b in zip(sums, by_own, strict=True)]
+                mx.eval(gradients[place], sums)
+            # at the end, in float32: in 16 bits a small share of a derivative would vanish
+            means = [array.astype(mx.float32) / asked for array in sums]
+            mx.eval(means)
+            by_changes[index] = dict(zip(rows[0].changes[index], means, strict=True))
+    return by_changes
 
-    def downwards(self, hidden: mx.array, gradient: mx.array) -> tuple[mx.array, list[mx.array]]:
-        """Return derivatives by the layer's input (1, T, E) and by each array of its change.
 
-        Args:
-            hidden: what went in.
-            gradient: the loss's derivative by what came out.
-        """
-        names = list(self.change)
+def row_losses(model: TrainedModel, hidden: mx.array, batch: MicroBatch) -> Floats:
+    """Return the loss of each of a batch's asked rows (R,), in float32."""
+    losses = [
+        np.array(_losses(model, hidden[0][places], targets))
+        for places, targets in _head_parts(batch)
+    ]
+    return np.concatenate([np.zeros(0, np.float32), *losses])
 
-        def through(state: mx.array, *numbers: mx.array) -> list[mx.array]:
-            own = dict(zip(names, numbers, strict=True))
-            return [self.layer(state, self.batch.lengths, own, self.kept)]
 
-        _, (by_hidden, *by_change) = mx.vjp(through, [hidden, *self.change.values()], [gradient])
-        return by_hidden, by_change
+def head_gradients(
+    model: TrainedModel, hidden: mx.array, batch: MicroBatch, weights: Floats | None = None
+) -> tuple[float, mx.array]:
+    """Return the loss summed over a batch's asked rows, and its derivative by ``hidden``.
+
+    Args:
+        model: the model.
+        hidden: states (1, T, E) after all layers.
+        batch: their sequences.
+        weights: of each asked row's loss (R,); None: 1.
+    """
+
+    def loss_of(states: mx.array, targets: mx.array, factors: mx.array) -> mx.array:
+        return (_losses(model, states, targets) * factors).sum()
+
+    if weights is None:
+        weights = np.ones(len(batch.asked_rows), np.float32)
+    total, by_hidden, begin = 0.0, mx.zeros_like(hidden), 0
+    for places, targets in _head_parts(batch):
+        factors = mx.array(weights[begin : begin + len(targets)])
+        loss, gradient = mx.value_and_grad(loss_of)(hidden[0][places], targets, factors)
+        by_hidden[0, places] = gradient
+        mx.eval(loss, by_hidden)
+        total += float(np.array(loss))
+        begin += len(targets)
+    return total, by_hidden
+
+
+def _head_parts(batch: MicroBatch) -> Iterator[tuple[mx.array, mx.array]]:
+    """Yield places and targets of asked rows, as many as have their logits at once."""
+    rows = batch.asked_rows
+    for begin in range(0, len(rows), HEAD_ROWS):
+        some = rows[begin : begin + HEAD_ROWS]
+        yield mx.array(some), mx.array(batch.targets[some])
+
+
+def _losses(model: TrainedModel, states: mx.array, targets: mx.array) -> mx.array:
+    """Return the losses (R,) of targets after states (R, E), in float32."""
+    logits = model.logits(states).astype(mx.float32)
+    likely = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return mx.logsumexp(logits, axis=-1) - likely
