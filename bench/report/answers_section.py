@@ -10,10 +10,10 @@ from html import escape
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.records.record import Record
-from edgellm.bench.report.parts.elements import definitions, details, panel, panels, section, table
-from edgellm.bench.report.parts.plots import Series, chart
 from edgellm.bench.statistics.amdahl import scalings
 from edgellm.bench.tables.text_tables import megabytes, percent, seconds, show_value
+from edgellm.pages.elements import definitions, details, panel, panels, section, table
+from edgellm.pages.plots import Series, chart
 
 
 def answers_section(records: Sequence[Record]) -> str:

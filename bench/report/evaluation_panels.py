@@ -7,16 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from edgellm.bench.metrics.table import METRICS
-from edgellm.bench.report.parts.elements import (
-    bullets,
-    definitions,
-    details,
-    panel,
-    soft,
-    table,
-)
 from edgellm.bench.report.parts.interval_plot import Point, interval_plot
-from edgellm.bench.report.parts.plots import Series, chart
 from edgellm.bench.tables.evaluation_pairs import apart_sentences
 from edgellm.bench.tables.evaluation_picture import span_of
 from edgellm.bench.tables.evaluation_runs import (
@@ -46,6 +37,8 @@ from edgellm.bench.tables.evaluation_tables import (
 )
 from edgellm.bench.tables.evaluation_values import axis_title, axis_value
 from edgellm.bench.tables.text_tables import throughput
+from edgellm.pages.elements import bullets, definitions, details, panel, soft, table
+from edgellm.pages.plots import Series, chart
 
 SIGNS: Mapping[str, str] = {
     "area": "each point is a run; the larger its area, the more tokens per second",

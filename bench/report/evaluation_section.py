@@ -15,16 +15,6 @@ from edgellm.bench.report.evaluation_panels import (
     shots_panels,
     time_panels,
 )
-from edgellm.bench.report.parts.elements import (
-    bullets,
-    definitions,
-    details,
-    panel,
-    panels,
-    quotation,
-    section,
-    soft,
-)
 from edgellm.bench.report.parts.interval_plot import interval_legend
 from edgellm.bench.tables.evaluation_runs import ComparedRun, compared_runs, differing_settings
 from edgellm.bench.tables.evaluation_sentences import count_sentences
@@ -35,6 +25,16 @@ from edgellm.bench.tables.evaluation_tables import (
     quality_columns,
 )
 from edgellm.bench.tables.evaluation_values import title_of
+from edgellm.pages.elements import (
+    bullets,
+    definitions,
+    details,
+    panel,
+    panels,
+    quotation,
+    section,
+    soft,
+)
 
 NOTE = (
     "All models were asked the same questions, and each is compared with the first question by "

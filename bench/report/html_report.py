@@ -18,16 +18,7 @@ from edgellm.bench.records.record import DiskRecord, Record, SpeedRecord
 from edgellm.bench.report.answers_section import answers_section
 from edgellm.bench.report.evaluation_section import evaluation_section
 from edgellm.bench.report.parity_section import ablation_section, parity_section
-from edgellm.bench.report.parts.elements import (
-    bullets,
-    definitions,
-    panels,
-    records_table,
-    section,
-    sentence,
-    setting_columns,
-)
-from edgellm.bench.report.parts.page import page
+from edgellm.bench.report.parts.record_tables import records_table, setting_columns
 from edgellm.bench.report.serving_section import serving_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
 from edgellm.bench.tables.narrow_tables import meanings_of_tests
@@ -37,6 +28,8 @@ from edgellm.bench.tables.text_tables import (
     Column,
     speed_columns,
 )
+from edgellm.pages.elements import bullets, definitions, panels, section, sentence
+from edgellm.pages.page import page
 
 
 def as_html(records: Sequence[Record]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.kinds import AblationRecord, ParityRecord
 from edgellm.bench.records.record import Record
-from edgellm.bench.report.parts.elements import definitions, details, panel, panels, section, table
-from edgellm.bench.report.parts.plots import Bar, Series, bars, chart
 from edgellm.bench.tables.text_tables import Column, percent, seconds, show_cells
+from edgellm.pages.elements import definitions, details, panel, panels, section, table
+from edgellm.pages.plots import Bar, Series, bars, chart
 
 PARITY_NOTE = "Logits after the same tokens of one text, and what each says by itself."
 FIGURES: Mapping[str, Column] = {

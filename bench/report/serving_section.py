@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.serving import ServingRecord
-from edgellm.bench.report.parts.elements import (
-    bullets,
-    definitions,
-    details,
-    panel,
-    panels,
-    records_table,
-    section,
-)
-from edgellm.bench.report.parts.plots import Series, chart
+from edgellm.bench.report.parts.record_tables import records_table
 from edgellm.bench.tables.serving_tables import load_text, ratio_sentences, serving_columns
+from edgellm.pages.elements import bullets, definitions, details, panel, panels, section
+from edgellm.pages.plots import Series, chart
 
 WORDS = {
     "TTFT": "time to first token, from when a request was due",

@@ -8,16 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from edgellm.bench.records.differences import SETTINGS, differing_settings, label
 from edgellm.bench.records.doubts import MAX_SHARE
 from edgellm.bench.records.record import Record, SpeedRecord
-from edgellm.bench.report.parts.elements import (
-    details,
-    panel,
-    panels,
-    records_table,
-    section,
-    setting_columns,
-    setting_text,
-)
-from edgellm.bench.report.parts.plots import Bar, Series, bars, chart
+from edgellm.bench.report.parts.record_tables import records_table, setting_columns, setting_text
 from edgellm.bench.tables.text_tables import (
     Column,
     doubted,
@@ -27,6 +18,8 @@ from edgellm.bench.tables.text_tables import (
     speed_columns,
     throughput,
 )
+from edgellm.pages.elements import details, panel, panels, section
+from edgellm.pages.plots import Bar, Series, bars, chart
 
 INSIDE_A_PANEL = tuple(name for name in SETTINGS if name not in {"model", "test"})
 """Settings in which records of one panel differ; a model and test has a panel of its own."""

@@ -1,6 +1,5 @@
-"""Parts of pages: the document, its elements as HTML, and plots as SVG.
+"""Parts of pages that reports alone have: tables of records, and points with intervals.
 
-``page.py`` is the document and its colours, ``elements.py`` has sections, tables and lists,
-``plots.py`` bars and lines, ``interval_plot.py`` points with intervals, whose names stand where
-``label_places.py`` finds room. Texts are escaped here.
+``record_tables.py`` has the tables, ``interval_plot.py`` the points, whose names stand where
+``label_places.py`` finds room. What all pages have is in ``edgellm/pages``.
 """

@@ -9,7 +9,7 @@ from html import escape
 from itertools import pairwise
 
 from edgellm.bench.report.parts.label_places import Box, place_label
-from edgellm.bench.report.parts.plots import (
+from edgellm.pages.plots import (
     BOTTOM,
     DASHES,
     HEIGHT,

@@ -60,19 +60,30 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points (x, y) that belong together; ``style`` is the number of their colour and mark."""
+    """Points (x, y) that belong together.
+
+    Attributes:
+        name: stands in the legend.
+        points: theirs.
+        style: the number of their colour and mark.
+        marked: whether each point has its mark; hundreds of them are a line alone.
+        faint: whether they stand behind others, thin and pale.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
+    marked: bool = True
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """The area from ``left`` to ``right`` and from 0 to ``top`` in the units of the data."""
+    """The area from ``left`` to ``right`` and ``bottom`` to ``top`` in the units of the data."""
 
     left: float
     right: float
+    bottom: float
     top: float
     logarithmic: bool
 
@@ -88,7 +99,8 @@ class _Axes:
 
     def y(self, value: float) -> float:
         """Return the place down the drawing."""
-        return HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM)
+        fraction = (value - self.bottom) / (self.top - self.bottom)
+        return HEIGHT - BOTTOM - fraction * (HEIGHT - TOP - BOTTOM)
 
 
 def bars(shown: Sequence[Bar], *, limit: float | None = None) -> str:
@@ -125,6 +137,7 @@ def chart(
     x_name: str,
     y_name: str,
     x_ticks: Sequence[float] | None = None,
+    y_low: float = 0.0,
     y_limit: float | None = None,
     logarithmic: bool = False,
     connected: bool = True,
@@ -132,11 +145,12 @@ def chart(
     """Return a figure of lines, or of points alone, over two axes; a legend in words and marks.
 
     Args:
-        series: what is drawn; y is 0 or more, and x above 0 where it is logarithmic.
+        series: what is drawn; y is ``y_low`` or more, and x above 0 where it is logarithmic.
         x_name: stands under the horizontal axis.
         y_name: stands above the figure.
         x_ticks: places on the horizontal axis; None: round numbers.
-        y_limit: where the vertical axis ends; None: a little above the highest point.
+        y_low: where the vertical axis begins, or a little below.
+        y_limit: where it ends; None: a little above the highest point.
         logarithmic: whether equal ratios of x are equal distances.
         connected: whether lines join the points of a series.
     """
@@ -149,8 +163,9 @@ def chart(
     ticks = x_ticks or round_ticks(left, right)
     if not x_ticks:
         right = max(right, ticks[-1])
-    levels = round_ticks(0.0, y_limit or max(y for _, y in points))
-    axes = _Axes(left, right, levels[-1] or 1.0, logarithmic)
+    highest = max(y for _, y in points) if y_limit is None else y_limit
+    levels = round_ticks(y_low, highest)
+    axes = _Axes(left, right, levels[0], levels[-1], logarithmic)
     label = f"{escape(y_name)} over {escape(x_name)}"
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">',
@@ -163,9 +178,12 @@ def chart(
     ]
     for one in series:
         places = [(axes.x(x), axes.y(y)) for x, y in sorted(one.points)]
+        drawn = ""
         if connected and len(places) > 1:
-            parts.append(_line(one.style, "L".join(f"{x:.1f} {y:.1f}" for x, y in places)))
-        parts.append(marks(one.style, places))
+            drawn = _line(one.style, "L".join(f"{x:.1f} {y:.1f}" for x, y in places))
+        if one.marked or not drawn:
+            drawn += marks(one.style, places)
+        parts.append(_behind(drawn) if one.faint else drawn)
     drawing = f"{''.join(parts)}</svg>"
     legend = _legend(series, connected=connected)
     return f"<figure><figcaption>{escape(y_name)}</figcaption>{drawing}{legend}</figure>"
@@ -214,6 +232,10 @@ def _line(style: int, path: str) -> str:
     return f'<path class="line c{number}" stroke-dasharray="{dashes}" d="M{path}"/>'
 
 
+def _behind(drawing: str) -> str:
+    return f'<g class="faint">{drawing}</g>'
+
+
 def marks(style: int, places: Sequence[tuple[float, float]]) -> str:
     """Return the shape of a style at some places."""
     number = style % STYLES
@@ -223,9 +245,11 @@ def marks(style: int, places: Sequence[tuple[float, float]]) -> str:
 def _legend(series: Sequence[Series], *, connected: bool) -> str:
     items = []
     for one in series:
-        picture = marks(one.style, [(19, 8)])
+        picture = marks(one.style, [(19, 8)]) if one.marked or not connected else ""
         if connected:
             picture = _line(one.style, "1 8H37") + picture
+        if one.faint:
+            picture = _behind(picture)
         key = f'<svg class="key" viewBox="0 0 38 16" aria-hidden="true">{picture}</svg>'
         items.append(f"<li>{key}{escape(one.name)}</li>")
     return f'<ul class="legend">{"".join(items)}</ul>'

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.bench.report.parts.plots import Series, chart, round_ticks
+from edgellm.pages.plots import Series, chart, round_ticks
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
@@ -27,3 +27,12 @@ def test_points_of_a_chart_lie_inside_it():
         for found in re.findall(r'circle cx="([\d.]+)" cy="([\d.]+)"', text)
     ]
     assert all(0 <= x <= 420 and 0 <= y <= 300 for x, y in drawn)
+
+
+def test_an_axis_may_begin_below_zero_and_lines_of_many_points_have_no_marks():
+    many = Series("each", [(step, step / 50 - 1) for step in range(100)], marked=False, faint=True)
+    text = chart([many, Series("end", [(99, 1.0)], 1)], x_name="x", y_name="y", y_low=-1.0)
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", text.split('class="faint"')[1])]
+    assert all(0 <= y <= 260 for y in heights)
+    assert text.count("<circle") == 0
+    assert text.count("<rect") == 2, "the end, and its key"
