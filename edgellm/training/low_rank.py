@@ -81,6 +81,11 @@ def targets_named(text: str) -> tuple[str, ...]:
     return tuple(MODULES[name] for name in MODULES if name in names)
 
 
+def short_names(targets: Sequence[str]) -> str:
+    """Return matrices as options name them, with commas."""
+    return ",".join(name for name, member in MODULES.items() if member in targets)
+
+
 def first_changed(settings: LoraSettings, layers: int) -> int:
     """Return the number of the first layer that is changed. Raises ConfigError."""
     if settings.layers is None:

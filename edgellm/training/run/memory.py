@@ -74,6 +74,20 @@ class TrainingMemory:
         )
 
     @property
+    def parts(self) -> dict[str, int]:
+        """The bytes of each part, by what people call it; what takes none is left out."""
+        parts = {
+            "norm, head and embedding": self.outer,
+            "layers": self.layers,
+            "layers as derivatives take them": self.turned,
+            "adapter, derivatives and moments": self.adapter,
+            "kept inputs": self.kept_inputs,
+            "a layer's backward, or the head's": self.backward,
+            "process": self.process,
+        }
+        return {name: nbytes for name, nbytes in parts.items() if nbytes}
+
+    @property
     def in_memory(self) -> LayersInMemory:
         """Which layers are in memory."""
         pinned = spread(self.pinned, self.count)

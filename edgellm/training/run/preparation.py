@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -151,11 +151,10 @@ def _facts(request: TrainRequest, model: str, data: str) -> Mapping[str, Any]:
         model: digest of the model.
         data: digest of the items.
     """
-    settings = asdict(request.settings)
+    settings = request.settings.by_option()
     # how a step is cut and how often it is saved change no number
     for name in ("micro_tokens", "save_every"):
         del settings[name]
-    settings["lora"]["targets"] = list(request.settings.lora.targets)
     return {
         "model": model,
         "data": data,

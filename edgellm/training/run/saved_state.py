@@ -17,8 +17,17 @@ from edgellm.files.strict_json import parse_json
 from edgellm.training.low_rank import Change
 
 FILE = "training.safetensors"
-SCHEMA = "1"
+SCHEMA = "2"
 PARTS = ("numbers", "means", "squares")
+
+LENGTH = ("epochs", "steps")
+"""Facts that a run which goes on may have others of: it may go on for longer."""
+
+OTHERS: Mapping[str, str] = {
+    "model": "was of another model",
+    "data": "was of other data, or of data that were written in another way",
+}
+"""Facts that nobody knows by their value, and what is said where they differ."""
 
 
 @dataclass(slots=True)
@@ -93,9 +102,9 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
         )
     saved = parse_json(metadata["facts"].encode(), str(path))
     for name, value in facts.items():
-        if saved.get(name) != value:
+        if name not in LENGTH and saved.get(name) != value:
             raise ConfigError(
-                f"the run in {folder} had another {name}: {saved.get(name)!r}, not {value!r}",
+                f"the run in {folder} {_otherness(name, saved.get(name), value)}",
                 hint="go on with the options and files that it began with, or begin anew",
             )
     arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment] # of a safetensors
@@ -112,3 +121,14 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
         history=json.loads(metadata["history"]),
         losses=[(loss, asked) for loss, asked in json.loads(metadata["losses"])],
     )
+
+
+def _otherness(name: str, saved: object, value: object) -> str:
+    """Return how a run differs from the one that would go on with it."""
+    if name in OTHERS:
+        return OTHERS[name]
+    return f"has another {name.replace('_', '-')}: {_shown(saved)}, not {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

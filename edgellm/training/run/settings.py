@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from edgellm.training.low_rank import LoraSettings
+from edgellm.training.low_rank import LoraSettings, short_names
 from edgellm.training.optimizer import RateSettings
 
 Stage = Literal["sft"]
@@ -52,3 +52,11 @@ class TrainSettings:
     def steps_an_epoch(self, sequences: int) -> int:
         """Return the steps in which every sequence is learned once."""
         return -(-sequences // self.batch)
+
+    def by_option(self) -> dict[str, Any]:
+        """Return all of it, plain data by the names that options have."""
+        named: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            named.update(value if isinstance(value, dict) else {name: value})
+        named["on"] = short_names(named.pop("targets"))
+        return named

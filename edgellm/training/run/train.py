@@ -7,10 +7,14 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
 from edgellm.training.data.rendering import Rendered, Template
+from edgellm.training.page.step_log import StepLog
+from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.memory import TrainingMemory
+from edgellm.training.run.page_facts import PAGE, page_facts
 from edgellm.training.run.preparation import prepare
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.trainer import StepReport, Trainer
@@ -26,11 +30,13 @@ class EpochReport:
         epoch: its number, from 1; 0 before the first.
         train: mean loss of its steps; None before the first.
         valid: loss of the records that are not learned; None without any.
+        step: steps taken when it ended.
     """
 
     epoch: int
     train: float | None
     valid: float | None
+    step: int = 0
 
 
 class TrainingRun:
@@ -54,6 +60,7 @@ class TrainingRun:
         self.trainer: Trainer[Any] = Trainer(
             prepared.learner, prepared.items, request.settings, prepared.state
         )
+        self._log = StepLog(request.folder, self.trainer.step)
 
     def run(self) -> Iterator[StepReport | EpochReport]:
         """Yield steps and epochs as they end; each save is whole before the next step.
@@ -65,10 +72,13 @@ class TrainingRun:
         """
         trainer = self.trainer
         self.save()  # where the disk refuses, it does so now
-        if trainer.step == 0 and self._valid:
-            yield self._epoch(0, None)
+        if self._valid and not trainer.history:
+            before = self._epoch(0, None)
+            trainer.history.append(asdict(before))
+            yield before
         every = self._request.settings.save_every
         for report in trainer.run():
+            self._log.add(asdict(report))
             yield report
             if report.ends_epoch or report.step == report.steps:
                 epoch = self._epoch(report.epoch, trainer.end_epoch())
@@ -79,13 +89,16 @@ class TrainingRun:
                 self.save()
 
     def save(self) -> None:
-        """Write the run and its adapter as they are. Raises ConversionError."""
+        """Write the run, its adapter and its page as they are. Raises ConversionError."""
         request = self._request
         try:
             request.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(request.folder, error) from error
+        self._log.save()  # first: it may have steps that the run takes again, and never too few
         self.trainer.save(request.folder, self._facts)
+        text = training_page(self._page_facts())
+        write_file(request.folder / PAGE, [text.encode()], durable=False)
 
     def close(self) -> None:
         """Free the model."""
@@ -95,7 +108,17 @@ class TrainingRun:
         valid = None
         if self._valid:
             valid = self.trainer.loss_of(self._valid)
-        return EpochReport(number, train, valid)
+        return EpochReport(number, train, valid, self.trainer.step)
+
+    def _page_facts(self) -> PageFacts:
+        return page_facts(
+            self._request,
+            self.trainer,
+            self._log.steps,
+            data=self.data,
+            valid=len(self._valid),
+            memory=self.memory,
+        )
 
 
 @contextmanager

@@ -80,6 +80,8 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
         found = numbers(run)
         epochs = run.trainer.history
     assert losses == whole
+    logged = (tmp_path / "stopped" / "training.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in logged] == whole, "each step once"
     assert epochs == history, "an epoch that was stopped is reported whole"
     assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
 
@@ -94,7 +96,7 @@ def test_another_run_is_not_gone_on_with(folder, data, tmp_path):
     other = dataclasses.replace(
         first, resume=True, settings=dataclasses.replace(first.settings, seed=1)
     )
-    with pytest.raises(ConfigError, match="had another seed: 0, not 1"), open_run(other):
+    with pytest.raises(ConfigError, match="has another seed: 0, not 1"), open_run(other):
         pass
 
 
@@ -133,4 +135,5 @@ def test_a_run_that_goes_on_in_another_form_leaves_one_adapter(folder, data, tmp
     with open_run(dataclasses.replace(first, resume=True, form="mlx-lm")) as run:
         next(iter(run.run()))
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"adapters.safetensors", "adapter_config.json", "training.safetensors"}
+    own = {"training.safetensors", "training.jsonl", "training.html"}
+    assert names == own | {"adapters.safetensors", "adapter_config.json"}

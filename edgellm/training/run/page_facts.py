@@ -1,0 +1,92 @@
+"""The facts of a run that its page shows besides its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgellm.console.units import count, plural, seconds, size
+from edgellm.device import machine
+from edgellm.training.data.rendering import Rendered
+from edgellm.training.low_rank import count_numbers
+from edgellm.training.page.training_page import PageFacts
+from edgellm.training.run.memory import TrainingMemory
+from edgellm.training.run.request import TrainRequest
+from edgellm.training.run.trainer import Trainer
+
+PAGE = "training.html"
+
+
+def page_facts(
+    request: TrainRequest,
+    trainer: Trainer[Any],
+    steps: Sequence[Mapping[str, Any]],
+    *,
+    data: Rendered,
+    valid: int,
+    memory: TrainingMemory,
+) -> PageFacts:
+    """Return a run as its page shows it.
+
+    Args:
+        request: what was asked for.
+        trainer: where the run is.
+        steps: that were taken.
+        data: what became of the records.
+        valid: sequences that are not learned.
+        memory: what it takes.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    taken = sum(step["seconds"] for step in steps)
+    tokens = sum(step["tokens"] for step in steps)
+    numbers = count(count_numbers(trainer.numbers))
+    pace = f"{tokens / taken:.0f} tokens a second" if taken else ""
+    lines = [
+        f"{Path(request.data).name} on {Path(request.model).name}: {numbers} numbers are learned",
+        f"step {trainer.step} of {trainer.steps}, {now}"
+        + (f"; {seconds(taken)} of steps, {pace}" if taken else ""),
+        machine.chip_name(),
+    ]
+    layers = f"{memory.pinned} of {memory.count} stay in memory"
+    tables = {
+        "Data": [
+            ("sequences", f"{len(data.sequences):,}"),
+            ("tokens", f"{data.tokens:,}, of which {data.learned:,} are learned"),
+            ("not learned", plural(valid, "sequence") if valid else "none"),
+            *(("note", note) for note in data.notes()),
+        ],
+        "Memory, as planned": [
+            *((name, size(nbytes)) for name, nbytes in memory.parts.items()),
+            ("together", size(sum(memory.parts.values()))),
+            ("layers in memory", layers),
+            ("peak of the process so far", size(machine.peak_process_memory())),
+        ],
+        "Settings": [
+            *(
+                (name.replace("_", " "), _text(value))
+                for name, value in request.settings.by_option().items()
+            ),
+            ("max tokens", str(request.max_tokens)),
+            ("format", request.form),
+        ],
+    }
+    return PageFacts(
+        title=f"Training {request.folder.name}",
+        lines=lines,
+        steps=steps,
+        epochs=trainer.history,
+        limit=request.settings.rates.clip,
+        tables=tables,
+    )
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
