@@ -29,6 +29,10 @@ class BenchGroup(ModelGroup):
             "Load servers with many users at once.",
             "edgellm bench serve http://localhost:8080 --users 1,8,32 --output load.html",
         ),
+        "train": CommandEntry(
+            "Measure what techniques of training cost.",
+            "edgellm bench train stories --technique lora,qlora --output training.html",
+        ),
         "queries": CommandEntry(
             "Ask models the same questions with several numbers of threads.",
             "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
@@ -38,11 +42,14 @@ class BenchGroup(ModelGroup):
             "edgellm bench rate answers.json --judge http://localhost:8080/v1",
         ),
         "compare": CommandEntry(
-            "Compare result files.", "edgellm bench compare mac.json server.json"
+            "Compare result files.",
+            "edgellm bench compare mac.json server.json",
+            target="edgellm.bench.result_commands.compare:compare",
         ),
         "report": CommandEntry(
             "Make one page from result files.",
             "edgellm bench report mac.json server.json --html both.html",
+            target="edgellm.bench.result_commands.report:report",
         ),
         "parity": CommandEntry(
             "Compare the probabilities of models or backends.",

@@ -39,7 +39,7 @@ class MLXLMRuntime:
         if isinstance(checkpoint, MLXLMCheckpoint):
             corrections = checkpoint.settings
         else:
-            corrections = _settings(checkpoint)
+            corrections = corrected_settings(checkpoint)
             self.weight_bytes_per_token = checkpoint.token_weight_bytes
         self._model: Any = load_model(Path(model), model_config=corrections)[0]
         if dtype is not None:
@@ -89,7 +89,7 @@ class MLXLMRuntime:
         mx.clear_cache()
 
 
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def corrected_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what mlx-lm 0.32.2 would read otherwise than transformers does.
 
     It knows ``rope_parameters`` for few families, and would take theta 10000 where transformers 5

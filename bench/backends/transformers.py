@@ -43,7 +43,7 @@ class TransformersRuntime:
             if settings.threads:
                 torch.set_num_threads(settings.threads)
         checkpoint = read_checkpoint(Path(model))
-        self._model = _load_model(checkpoint, getattr(torch, dtype), self._device)
+        self._model = load_model(checkpoint, getattr(torch, dtype), self._device)
         self._cache: Any = None
         self._token: Any = None
         self.arithmetic: str = f"torch {self._device}, {dtype}"
@@ -114,7 +114,7 @@ class TransformersRuntime:
             self._torch.cuda.synchronize()
 
 
-def _load_model(checkpoint: Checkpoint, dtype: Any, device: str) -> Any:
+def load_model(checkpoint: Checkpoint, dtype: Any, device: str) -> Any:
     """Return the model with a folder's weights, copied into it one tensor group after another."""
     import torch
     import transformers

@@ -31,6 +31,7 @@ from edgellm.bench.records.record import (
     quotient,
 )
 from edgellm.bench.records.serving import ServingRecord
+from edgellm.bench.records.training import TrainingRecord
 from edgellm.files.strict_json import quoted
 
 
@@ -228,6 +229,7 @@ KINDS: Mapping[str, type[Record]] = {
     for kind in (
         *(Record, SpeedRecord, DiskRecord, PagingRecord),
         *(AblationRecord, QueryRecord, ParityRecord, ServingRecord, EvaluationRecord),
+        TrainingRecord,
     )
 }
 """The kinds of records, by their names in a file."""

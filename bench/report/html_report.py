@@ -21,6 +21,7 @@ from edgellm.bench.report.parity_section import ablation_section, parity_section
 from edgellm.bench.report.parts.record_tables import records_table, setting_columns
 from edgellm.bench.report.serving_section import serving_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
+from edgellm.bench.report.training_section import training_section
 from edgellm.bench.tables.narrow_tables import meanings_of_tests
 from edgellm.bench.tables.text_tables import (
     DISK_COLUMNS,
@@ -50,6 +51,7 @@ def as_html(records: Sequence[Record]) -> str:
         evaluation_section(records),
         *speed_sections(speeds, styles),
         serving_section(records, styles),
+        training_section(records, styles),
         answers_section(records),
         parity_section(records),
         ablation_section(records),

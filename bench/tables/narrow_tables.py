@@ -11,11 +11,13 @@ from edgellm.bench.records.record import Record
 from edgellm.bench.tables.text_tables import Column, Row, aligned, show_cells
 
 FIRST_TO_GO = (
+    *("learned", "before"),
     *("J/token", "GB/s", "p99", "of", "pinned", "same text", "peak", "step p50", "tokens"),
     *("score", "first token", "change", "disk GB/s", "same first", "seconds", "s/token"),
     *("counted by", "E2E p95", "TPOT p50", "E2E p99", "TTFT p95", "ITL p95", "client"),
     *("E2E p50", "requests/s", "ITL p50"),
     *("±", "of roofline", "read per token", "KL", "bits"),
+    *("loss before", "gradients", "optimizer"),
 )
 """Columns that are left out where a table is too wide: the first of them first."""
 

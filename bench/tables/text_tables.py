@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from edgellm.bench.records.differences import flatten
 from edgellm.bench.records.doubts import MAX_SHARE, MAX_SPREAD
 from edgellm.bench.records.record import SCHEMA, Record
+from edgellm.console.units import count, size
 
 Column = tuple[str, Callable[[Any], str]]
 """A field or derived figure of records, and how its values are shown."""
@@ -141,6 +142,39 @@ def speed_columns(records: Sequence[Row]) -> dict[str, Column]:
         return True
 
     return {name: column for name, column in SPEED_COLUMNS.items() if is_shown(name, column[0])}
+
+
+TRAINING_COLUMNS: Mapping[str, Column] = {
+    "backend": ("backend", str),
+    "technique": ("test", str),
+    "learned": ("numbers", count),
+    "pinned": ("pinned_layers", str),
+    "of": ("layers", str),
+    "weights": ("weight_bytes", size),
+    "activations": ("activation_bytes", size),
+    "gradients": ("gradient_bytes", size),
+    "optimizer": ("optimizer_bytes", size),
+    "before": ("start_bytes", size),
+    "peak (process)": ("peak_memory_bytes", size),
+    "s/step": ("median_seconds", number(3)),
+    "±": ("spread", doubted(percent, MAX_SPREAD)),
+    "tokens/s": ("tokens_per_second", throughput),
+    "loss before": ("loss_before", number(4)),
+    "after": ("loss_after", number(4)),
+}
+
+
+def training_columns(records: Sequence[Row]) -> dict[str, Column]:
+    """Return the columns of training; those of layers only where some of them are not in memory."""
+    columns = dict(TRAINING_COLUMNS)
+    if not any(_is_paged(record) for record in records):
+        del columns["pinned"], columns["of"]
+    return columns
+
+
+def _is_paged(record: Row) -> bool:
+    pinned = record.get("pinned_layers")
+    return pinned is not None and pinned < record.get("layers")
 
 
 def as_json(records: Sequence[Record]) -> str:

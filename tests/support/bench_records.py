@@ -6,6 +6,7 @@ from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.records.record import SpeedRecord
 from edgellm.bench.records.serving import ServingRecord
+from edgellm.bench.records.training import TrainingRecord
 
 MACHINE = {
     "chip": "A chip",
@@ -47,6 +48,31 @@ def speed(**more):
     return SpeedRecord(
         **(COMMON | {"test": "tg32", "tokens": 32, "seconds": (1.0, 1.1, 1.2)} | more)
     )
+
+
+def training(**more):
+    """A LoRA of two timed steps, whose memory is known part by part."""
+    measured = {
+        "test": "LoRA",
+        "method": "lora",
+        "tokens": 128,
+        "batch": 4,
+        "steps": 3,
+        "seconds": (1.0, 2.0),
+        "step_tokens": (512, 512),
+        "layers": 8,
+        "pinned_layers": 8,
+        "numbers": 1000,
+        "start_bytes": 100_000_000,
+        "weight_bytes": 20_000_000,
+        "gradient_bytes": 4_000,
+        "optimizer_bytes": 8_000,
+        "training_peak_bytes": 150_000_000,
+        "peak_memory_bytes": 160_000_000,
+        "losses": (3.0, 2.5, 2.0),
+        "loss_after": 2.1,
+    }
+    return TrainingRecord(**(COMMON | measured | more))
 
 
 def query(**more):

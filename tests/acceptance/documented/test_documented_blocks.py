@@ -43,6 +43,7 @@ OPTIONAL = {
     "llama_cpp": "llama-cpp-python",
     "accelerate": "accelerate",
     "airllm": "AirLLM",
+    "peft": "peft",
 }
 """Packages that a plain install does not bring, and the need that they meet.
 
@@ -53,6 +54,7 @@ NEEDS = {
     "torch": lambda: find_spec("torch") is not None,
     "llama-cpp-python": lambda: find_spec("llama_cpp") is not None,
     "accelerate": lambda: find_spec("accelerate") is not None,
+    "peft": lambda: find_spec("peft") is not None,
     "AirLLM": lambda: find_spec("airllm") is not None,
     "locust": lambda: find_spec("locust") is not None,
     "an NVIDIA GPU": lambda: shutil.which("nvidia-smi") is not None,
@@ -71,6 +73,7 @@ LESS = [
     (r"edgellm bench paging", "--samples 1"),
     (r"edgellm bench ablate", "--tokens 2 --repetitions 1"),
     (r"edgellm bench parity", "--tokens 64 --new-tokens 4"),
+    (r"edgellm bench train", "--steps 2 --turns 1 --tokens 16"),
     (r"edgellm bench serve", "--users 1,2 --requests 2"),
     (r"edgellm launch", "--url http://localhost:8080"),
     (r"edgellm bench (?!disk|compare|report|rate)", "--repetitions 1 --max-seconds 0.01"),

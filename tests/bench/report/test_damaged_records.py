@@ -16,14 +16,14 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support.bench_records import COMMON, evaluation, query, speed
+from support.bench_records import COMMON, evaluation, query, speed, training
 
-from edgellm.bench.commands.compare import describe
-from edgellm.bench.records.compare import as_document, compare, environments
+from edgellm.bench.comparison.compare import as_document, compare, environments
 from edgellm.bench.records.kinds import AblationRecord, PagingRecord, ParityRecord
 from edgellm.bench.records.record import DiskRecord
 from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.result_files import read_some_records
+from edgellm.bench.result_commands.compare import describe
 from edgellm.bench.tables.evaluation_picture import evaluation_picture
 from edgellm.bench.tables.evaluation_runs import compared_runs
 from edgellm.bench.tables.evaluation_sentences import evaluation_lines
@@ -48,6 +48,8 @@ RECORDS = [
         read_bytes=1 << 30,
         direct_reads=True,
     ),
+    training(),
+    training(test="LoRA, paged", pinned_layers=0, seconds=(1.0, 2.0, 3.0), step_tokens=(512,) * 3),
     PagingRecord(
         **COMMON,
         test="paging",

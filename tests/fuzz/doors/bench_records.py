@@ -6,9 +6,9 @@ import json
 
 from support.bench_records import COMMON, MACHINE, speed
 
-from edgellm.bench.commands.compare import compare
-from edgellm.bench.commands.report import report
 from edgellm.bench.records.record import DiskRecord
+from edgellm.bench.result_commands.compare import compare
+from edgellm.bench.result_commands.report import report
 from fuzz.door import Door, as_bytes
 from fuzz.json_damage import damage_document, encode, junk
 

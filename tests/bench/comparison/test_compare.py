@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bench_records import MACHINE, evaluation, speed
 
-from edgellm.bench.records.compare import Change, change, compare, environments
+from edgellm.bench.comparison.compare import Change, change, compare, environments
 
 
 def test_a_change_is_the_median_of_all_pairs_and_knows_its_noise():

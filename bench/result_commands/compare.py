@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgellm.bench import command_options as common
-from edgellm.bench.records import compare as comparison
-from edgellm.bench.records.compare import Change, MatchedRecords
+from edgellm.bench.comparison import compare as comparison
+from edgellm.bench.comparison.compare import Change, MatchedRecords
 from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.record import DiskRecord, Record
 from edgellm.bench.report.result_files import read_some_records

@@ -4,9 +4,9 @@ import json
 
 from support.bench_records import speed
 
-from edgellm.bench.commands.compare import describe_change
-from edgellm.bench.records.compare import Change
+from edgellm.bench.comparison.compare import Change
 from edgellm.bench.report.result_files import write_records
+from edgellm.bench.result_commands.compare import describe_change
 from edgellm.cli.app import main
 
 

@@ -1,0 +1,4 @@
+"""Comparison: result files side by side, and a change told from noise.
+
+Stands on ``records``.
+"""

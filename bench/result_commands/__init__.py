@@ -1,0 +1,1 @@
+"""Commands of ``edgellm bench`` on result files; each is named by its function."""

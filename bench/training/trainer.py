@@ -1,0 +1,134 @@
+"""The interface of trainers, whoever's they are, and the sizes that they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from edgellm.bench.backends.registry import Backend
+from edgellm.bench.records.backend_names import OWN
+from edgellm.bench.training.task import Task
+from edgellm.errors import BackendError
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""What Linux resets a process's peak of memory at."""
+
+Report = Callable[[float, float], None]
+"""Called after each step with its loss, before the update, and its seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Bytes of what a trainer holds, from the real arrays.
+
+    Attributes:
+        numbers: how many are learned.
+        weights: of the model in memory, what is learned included.
+        gradients: of the derivatives of a step.
+        optimizer: of its state.
+        pinned: layers that stay in memory; None where nothing pages.
+    """
+
+    numbers: int
+    weights: int
+    gradients: int
+    optimizer: int
+    pinned: int | None = None
+
+
+class PeerTrainer(Protocol):
+    """A model that is open for training, made from a task.
+
+    Raises:
+        EdgeLLMError: when it is made: the model cannot be had, or not in this memory.
+    """
+
+    def __init__(self, task: Task) -> None: ...
+
+    device: str
+    """The name of the processor or GPU."""
+
+    arithmetic: str
+    """The path that computes."""
+
+    memory: int | None
+    """The budget that it keeps; None where it has none."""
+
+    @staticmethod
+    def warm_up(task: Task) -> None:
+        """Load libraries, and have them compute something small: that is not the model's memory."""
+
+    def train(self, report: Report) -> None:
+        """Take all steps of the task."""
+
+    def loss_after(self) -> float:
+        """Return the loss of the first step's sequences as the numbers are now."""
+
+    def sizes(self) -> Sizes:
+        """Return the bytes of what it holds. Some are known only after a step."""
+
+    def device_peak(self) -> int | None:
+        """Return the most bytes of a GPU's own memory in training; None where it has none."""
+
+    def allocator_peak(self) -> int | None:
+        """Return the most bytes that the library had allocated in training, if it counts them."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+PEFT, CUDA, MLX_LM = "peft", "cuda", "mlx-lm"
+
+_TORCH = ("torch", "transformers", "peft")
+_INSTALL_TORCH = "pip install torch transformers peft"
+
+TRAINERS: dict[str, Backend] = {
+    OWN: Backend(target="edgellm.bench.training.edgellm_trainer:EdgellmTrainer"),
+    # mlx_lm.lora's own trainer on the same folder
+    MLX_LM: Backend(
+        target="edgellm.bench.training.mlx_lm_trainer:MLXLMTrainer",
+        packages=("mlx_lm", "transformers"),
+        install="pip install mlx-lm",
+    ),
+    # PEFT, transformers and torch on the processor
+    PEFT: Backend(
+        target="edgellm.bench.training.torch_trainer:TorchTrainer",
+        packages=_TORCH,
+        install=_INSTALL_TORCH,
+    ),
+    # the same on an NVIDIA GPU
+    CUDA: Backend(
+        target="edgellm.bench.training.torch_trainer:TorchTrainer",
+        packages=_TORCH,
+        install=_INSTALL_TORCH,
+    ),
+}
+"""The libraries that train, by name."""
+
+
+def require_installed(backend: str) -> None:
+    """Raise BackendError where a package of a library is not installed."""
+    missing = TRAINERS[backend].missing_packages
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise BackendError(
+            f"training with {backend} needs {' and '.join(missing)}, which {verb} not installed",
+            hint=TRAINERS[backend].install,
+        )
+
+
+def trainer_class(backend: str) -> type[PeerTrainer]:
+    """Return the class of a library's trainer, whose packages are installed."""
+    module, _, attribute = TRAINERS[backend].target.partition(":")
+    return cast("type[PeerTrainer]", getattr(import_module(module), attribute))
+
+
+def reset_peak() -> None:
+    """Forget the most that this process has held so far, where the system lets us."""
+    with suppress(OSError):
+        CLEAR_REFS.write_text(RESET_PEAK)

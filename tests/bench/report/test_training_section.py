@@ -1,0 +1,30 @@
+"""The section on training: a bar for each technique, and the table with all of them."""
+
+from support.bench_records import speed, training
+
+from edgellm.bench.report.html_report import as_html
+from edgellm.bench.report.training_section import training_section
+
+STYLES = {"edgellm": 0, "peft": 1}
+
+
+def test_techniques_are_side_by_side_and_failures_elsewhere():
+    records = [
+        training(),
+        training(test="QLoRA 4-bit, paged", pinned_layers=0),
+        training(backend="peft", test="full", error="it is not installed", seconds=()),
+        speed(),
+    ]
+    page = training_section(records, STYLES)
+    # three panels of two bars, one table
+    assert page.count('class="bar"') == 6
+    assert "4 x 128 tokens a step" in page
+    assert "loss after 3 steps" in page
+    assert "<td>QLoRA 4-bit, paged</td><td>1,000</td><td>0</td><td>8</td>" in page
+    assert "not installed" not in page
+    assert "it is not installed" in as_html(records)
+
+
+def test_columns_of_layers_are_there_only_where_some_are_not_in_memory():
+    assert "<td>8</td>" not in training_section([training()], STYLES)
+    assert training_section([speed()], STYLES) == ""

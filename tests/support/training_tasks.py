@@ -1,0 +1,34 @@
+"""Tasks of `edgellm bench train` on tiny models."""
+
+from edgellm.bench.training.task import Task, render_pairs
+from edgellm.bench.training.technique import Technique
+from edgellm.checkpoint.checkpoint import read_checkpoint
+
+
+def tiny_task(folder, backend, *, method="lora", accumulation=1, **more):
+    """Three steps of four sequences, all of it drawn from one seed."""
+    technique = {"dtype": "float32"} | more
+    pairs = render_pairs(read_checkpoint(folder), None, tokens=12, batch=4, steps=3)
+    return Task(
+        folder=str(folder),
+        technique=Technique(backend=backend, method=method, accumulation=accumulation, **technique),
+        pairs=pairs,
+        batch=4,
+        steps=3,
+        rank=4,
+        alpha=8.0,
+        targets=("self_attn.q_proj", "mlp.down_proj"),
+        rate=1e-2,
+    )
+
+
+def trained(make, task):
+    """The losses of each step, the loss after them, and the sizes."""
+    make.warm_up(task)
+    trainer = make(task)
+    losses = []
+    try:
+        trainer.train(lambda loss, _seconds: losses.append(loss))
+        return [*losses, trainer.loss_after()], trainer.sizes()
+    finally:
+        trainer.close()
