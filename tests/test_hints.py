@@ -18,6 +18,7 @@ NOBODY_SEES_THEM = {
     "edgellm/models/cpu/block.py",
     "edgellm/models/cpu/kv_memory.py",
     "edgellm/models/cpu/linear.py",
+    "edgellm/training/operations/backward_product.py",
 }
 """A field's error is told as its record's; where there is no kernel, MLX computes instead."""
 

@@ -31,7 +31,7 @@ from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.llama import Block
 from edgellm.models.registry import block_class
-from edgellm.training.attention import attention_by_numpy
+from edgellm.training.operations.attention import attention_by_numpy
 
 QUANTIZING = "quantizing by a text"
 

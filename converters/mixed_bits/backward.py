@@ -26,7 +26,7 @@ from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.linear import Tensors
 from edgellm.models.llama import Block
 from edgellm.models.registry import block_class
-from edgellm.training.attention import attention_by_numpy
+from edgellm.training.operations.attention import attention_by_numpy
 
 SAMPLED_ROWS = 512
 """Rows of a matrix that are looked at, of those that lie evenly apart; of small ones, all."""

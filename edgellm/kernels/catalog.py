@@ -24,6 +24,8 @@ EMITTERS: Mapping[str, str] = {
     "bias": "elementwise.bias:emit_bias",
     "quantize": "elementwise.quantize_activations:emit_quantize",
     "pack": "elementwise.pack:emit_pack",
+    # derivatives
+    "turn": "elementwise.turn:emit_turn",
     # conversion
     "quantize_weights": "elementwise.quantize_weights:emit_quantize_weights",
     # products: one token, several ("few", "tile_matvec"), many

@@ -16,9 +16,9 @@ from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.registry import block_class
-from edgellm.training.attention import attention_by_numpy
 from edgellm.training.low_rank import Change
-from edgellm.training.products import Product, frozen_product, learned_product
+from edgellm.training.operations.attention import attention_by_numpy
+from edgellm.training.operations.products import Product, frozen_product, learned_product
 
 Kept = Mapping[str, mx.array]
 """For each target, what its inputs (1, T, I) are multiplied by: 0 where one is dropped."""
@@ -72,7 +72,6 @@ class AdaptedBlock:
         kernels: compute frozen products forwards; None where MLX does.
         scale: what changes are multiplied by.
         dtype: of hidden states.
-        turned: whether weights also stay as derivatives take them; the buffer is not refilled then.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class AdaptedBlock:
         kernels: KernelEngine | None,
         scale: float,
         dtype: mx.Dtype,
-        turned: bool = False,
     ) -> None:
         config, group = checkpoint.config, checkpoint.layers[index]
         tensors = buffer.arrays(group.layout)
@@ -98,7 +96,7 @@ class AdaptedBlock:
         for stack, members in STACKS.items():
             part, name = stack.split(".")
             owner = getattr(self._block, part)
-            base = frozen_product(getattr(owner, name), kernels, keep=turned)
+            base = frozen_product(getattr(owner, name), kernels)
             features = {member: shapes[f"{member}.weight"][0] for member in members}
             self._products.append(AdaptedProduct(base, features, scale))
             setattr(owner, name, self._products[-1])

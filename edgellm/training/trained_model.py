@@ -24,7 +24,7 @@ from edgellm.training.adapted_block import AdaptedBlock
 from edgellm.training.gradients import TrainedModel
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
-from edgellm.training.products import frozen_product
+from edgellm.training.operations.products import frozen_product
 
 CACHE_BYTES = 64 << 20
 """Freed memory that MLX keeps for later."""
@@ -37,12 +37,10 @@ class LayersInMemory:
     Attributes:
         pinned: numbers of those that stay.
         buffers: for the others.
-        turned: whether weights also stay as derivatives take them; all layers are pinned then.
     """
 
     pinned: Sequence[int]
     buffers: int = 2
-    turned: bool = False
 
 
 class OpenModel:
@@ -93,7 +91,7 @@ class OpenModel:
         else:
             matrix = self._matrix(checkpoint.lm_head)
             self._embed = PagedEmbedding(checkpoint.embed_tokens, dtype)
-        head = frozen_product(matrix, kernels, keep=memory.turned)
+        head = frozen_product(matrix, kernels)
         cap = config.final_logit_softcapping
 
         def logits(states: mx.array) -> mx.array:
@@ -117,7 +115,6 @@ class OpenModel:
                     kernels=kernels,
                     scale=lora.scale,
                     dtype=dtype,
-                    turned=memory.turned,
                 ),
                 configs=[config.layer(index) for index in range(count)],
             ),

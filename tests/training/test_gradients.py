@@ -95,8 +95,8 @@ def test_derivatives_are_those_of_the_loss(folders, family):
 
 @pytest.fixture(scope="module")
 def whole(folders):
-    """A step of the llama with all layers in memory, also as derivatives take them."""
-    return computed(folders["llama"], pinned=range(LAYERS), turned=True)[0]
+    """A step of the llama with all layers in memory."""
+    return computed(folders["llama"], pinned=range(LAYERS))[0]
 
 
 @pytest.mark.parametrize(("pinned", "buffers"), [(0, 2), (0, 3), (2, 2), (3, 2)])
@@ -109,9 +109,7 @@ def test_paged_layers_give_the_same_bits_and_read_the_least(folders, whole, pinn
 
 
 def test_int8_activations_give_the_same_bits_paged_too(folders):
-    whole, _ = computed(
-        folders["llama"], pinned=range(LAYERS), turned=True, rounds=2, activations="int8"
-    )
+    whole, _ = computed(folders["llama"], pinned=range(LAYERS), rounds=2, activations="int8")
     paged, _ = computed(folders["llama"], activations="int8")
     assert paged.loss == whole.loss
     assert equal(paged.by_changes, whole.by_changes)

@@ -120,6 +120,16 @@ PACK = _arguments(
 )
 """Arguments of ``pack``."""
 
+TURN = _arguments(
+    "weight",  # (R, K) packed codes or plain numbers
+    "scales",  # (R, n), 0 for plain numbers
+    "biases",
+    "rows",  # R
+    "columns",  # K
+    "target",  # (K, R)
+)
+"""Arguments of ``turn``."""
+
 _PRODUCT = (
     "activations",  # as the kernel takes them: see product_steps.py
     "activation_scales",  # 0 where activations are not quantized
@@ -277,6 +287,11 @@ def stretch_rows(out_features: int, threads: int) -> int:
     Most of them: a stretch is one run of memory, and the others even out the threads' speeds.
     """
     return STRETCH_EIGHTHS * out_features // (8 * threads) // 32 * 32
+
+
+def turned_square(lanes: int) -> int:
+    """Return the rows, and columns, of a weight that ``turn`` takes at once, and needs at least."""
+    return max(8, lanes)
 
 
 def block_rows(row_bytes: int) -> int:

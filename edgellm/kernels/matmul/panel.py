@@ -58,6 +58,16 @@ class Panel:
 
     # --- numbers
 
+    def floats(self, row: Value, column: Value, lanes: int) -> Value:
+        """Return ``lanes`` numbers of a row in float32, all of one group, a multiple of 8."""
+        e = self.e
+        source = e.at(self.weight, e.mul(row, self.row_bytes))
+        if self.format.dense:
+            offset = e.mul(column, self.format.item_bytes)
+            return load_floats(e, source, offset, self.format.kind, lanes)
+        scale, bias = self.scale_and_bias(row, e.div(column, self.format.group))
+        return self._dequantize(source, column, scale, bias, lanes)
+
     def write_float32(self, row: Value, target: Value) -> None:
         """Write a row as (K,) float32."""
         e, kind = self.e, self.format.kind

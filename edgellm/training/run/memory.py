@@ -8,14 +8,12 @@ import math
 from dataclasses import dataclass, replace
 
 from edgellm.checkpoint.checkpoint import Checkpoint
-from edgellm.device import machine as device
 from edgellm.errors import MemoryBudgetError
-from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.memory_plan.budget_planner import spread
 from edgellm.reading.disk_reader import BOUNCE_BYTES
 from edgellm.training.gradients import HEAD_ROWS
 from edgellm.training.low_rank import LoraSettings, first_changed
-from edgellm.training.products import BLOCK_BYTES, turned_dtype
+from edgellm.training.operations.products import BLOCK_BYTES
 from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
 
 ITEM = 4
@@ -44,7 +42,6 @@ class TrainingMemory:
         kept_inputs: of each changed layer, for all tokens of a step.
         backward: derivatives of one layer, and of the head.
         process: what a process takes without a model, with MLX's cache and the reads under way.
-        turned: weights once more, as derivatives take them; 0 where there is no room for all.
         pinned: layers that stay.
         count: layers in all.
         micro_tokens: tokens that go through a layer together.
@@ -56,7 +53,6 @@ class TrainingMemory:
     kept_inputs: int
     backward: int
     process: int = PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES
-    turned: int = 0
     pinned: int
     count: int
     micro_tokens: int
@@ -79,7 +75,6 @@ class TrainingMemory:
         parts = {
             "norm, head and embedding": self.outer,
             "layers": self.layers,
-            "layers as derivatives take them": self.turned,
             "adapter, derivatives and moments": self.adapter,
             "kept inputs": self.kept_inputs,
             "a layer's backward, or the head's": self.backward,
@@ -91,7 +86,7 @@ class TrainingMemory:
     def in_memory(self) -> LayersInMemory:
         """Which layers are in memory."""
         pinned = spread(self.pinned, self.count)
-        return LayersInMemory(pinned, BUFFERS, turned=self.turned > 0)
+        return LayersInMemory(pinned, BUFFERS)
 
     @property
     def reads(self) -> int:
@@ -108,7 +103,6 @@ def plan_training(
     step_tokens: int,
     micro_tokens: int,
     longest: int,
-    kernels: KernelEngine | None = None,
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
@@ -121,7 +115,6 @@ def plan_training(
         step_tokens: of a step, at most.
         micro_tokens: that go through a layer together, at most.
         longest: tokens of the longest sequence.
-        kernels: that compute; None where MLX does.
 
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
@@ -141,21 +134,9 @@ def plan_training(
     layer_bytes = [layer.nbytes for layer in checkpoint.layers]
     room = budget - least.total + least.layers
     if sum(layer_bytes) <= room:
-        whole = replace(least, pinned=least.count, layers=sum(layer_bytes))
-        turned = _matrix_numbers(checkpoint) * turned_dtype(kernels).size
-        if whole.total + turned <= budget and not device.has_gpu():
-            whole = replace(whole, turned=turned)
-        return whole
+        return replace(least, pinned=least.count, layers=sum(layer_bytes))
     pinned = min((room - least.layers) // max(layer_bytes), least.count - BUFFERS)
     return replace(least, pinned=pinned, layers=least.layers + pinned * max(layer_bytes))
-
-
-def _matrix_numbers(checkpoint: Checkpoint) -> int:
-    """Return the numbers of all matrices that derivatives go through."""
-    config = checkpoint.config
-    shapes = [shape for shape in config.tensor_shapes().values() if len(shape) == 2]
-    layer = sum(rows * columns for rows, columns in shapes)
-    return config.num_hidden_layers * layer + config.vocab_size * config.hidden_size
 
 
 def _least(

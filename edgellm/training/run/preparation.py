@@ -15,7 +15,6 @@ from edgellm.device import machine
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
-from edgellm.models.arithmetic import engine_for
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.records import read_records
 from edgellm.training.data.rendering import Rendered, Template, render
@@ -110,7 +109,6 @@ def _planned(
         step_tokens=sum(lengths[: request.settings.batch]),
         micro_tokens=request.settings.micro_tokens,
         longest=lengths[0],
-        kernels=engine_for(request.load),
     )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edgellm.kv_cache.kv_format import attention
-from edgellm.training.attention import attention_by_numpy
+from edgellm.training.operations.attention import attention_by_numpy
 
 SCALE = 0.3
 WINDOW = mx.array(np.tri(9, dtype=bool) & ~np.tri(9, k=-4, dtype=bool))

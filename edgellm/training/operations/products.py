@@ -1,7 +1,7 @@
 """Products with derivatives: by frozen weights, and of two arrays that are learned.
 
-On a CPU they are edgellm's kernels forwards and BLAS backwards, since MLX's own loops take tens of
-times as long; on a GPU they are MLX's.
+On a CPU they are edgellm's kernels, or BLAS where there are none: MLX's own loops take tens of
+times as long. On a GPU they are MLX's.
 """
 
 # T tokens, I in, O out, R rows of a weight
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import reduce
 from typing import cast
 
 import mlx.core as mx
@@ -19,30 +20,27 @@ import numpy.typing as npt
 from edgellm.device import machine as device
 from edgellm.errors import BackendError
 from edgellm.kernels.kernel_engine import KernelEngine
-from edgellm.models.cpu.linear import CpuLinear, make_linear
+from edgellm.models.cpu.linear import make_linear
 from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
+from edgellm.training.operations.backward_product import BackwardProduct
 
 Product = Callable[[mx.array], mx.array]
 Floats = npt.NDArray[np.float32]
-_Part = tuple[int, int, Callable[[Floats], Floats]]
 
 BLOCK_BYTES = 16 << 20
-"""Of a weight's rows in float32 that are there at once."""
+"""Of a weight's rows in float32 that are there at once where no kernel turns them."""
 
 
-def frozen_product(linear: Linear, kernels: KernelEngine | None, *, keep: bool = False) -> Product:
+def frozen_product(linear: Linear, kernels: KernelEngine | None) -> Product:
     """Return ``linear`` with a derivative by what goes in, and none by its weight.
 
     Args:
-        linear: the weight.
+        linear: the weight; its contents may change between calls.
         kernels: compute it; None where MLX does.
-        keep: whether the weight stays in memory also as the derivative takes it, of the type
-            ``turned_dtype``; it must not be refilled then. Results are the same bits either way.
     """
     if device.has_gpu():
         return linear
-    forwards = make_linear(kernels, linear)
-    turned = _Turned(linear, kernels, keep=keep)
+    forwards, backwards = make_linear(kernels, linear), _backwards(linear, kernels)
 
     @mx.custom_function
     def product(x: mx.array) -> mx.array:
@@ -50,53 +48,26 @@ def frozen_product(linear: Linear, kernels: KernelEngine | None, *, keep: bool =
 
     @product.vjp
     def product_vjp(x: mx.array, gradient: mx.array, _: mx.array) -> mx.array:
-        by_output = _rows(gradient)
-        by_x = np.zeros((len(by_output), x.shape[-1]), np.float32)
-        for begin, end, multiply in turned.parts():
-            by_x += multiply(by_output[:, begin:end])
-        return mx.array(by_x.reshape(x.shape))
+        return mx.array(backwards(_rows(gradient)).reshape(x.shape))
 
     return cast(Product, product)
 
 
-def turned_dtype(kernels: KernelEngine | None) -> mx.Dtype:
-    """Return the type of a weight as the derivative takes it.
+def _backwards(linear: Linear, kernels: KernelEngine | None) -> Callable[[Floats], Floats]:
+    """Return what multiplies derivatives (T, O) by a weight: (T, I)."""
+    if kernels is not None:
+        with suppress(BackendError):
+            return BackwardProduct(kernels, linear)
 
-    Where activations are rounded to int8 forwards, 16 bits are no loss backwards.
-    """
-    if kernels is not None and kernels.activations == "int8":
-        return mx.bfloat16
-    return mx.float32
+    def multiply(by_output: Floats) -> Floats:
+        parts = (
+            by_output[:, begin : begin + len(rows)] @ np.array(rows, copy=False)
+            for begin, rows in _unpacked(linear)
+        )
+        total: Floats = reduce(np.add, parts)
+        return total
 
-
-class _Turned:
-    """A weight (O, I) by which derivatives (T, O) are multiplied, some of its rows at a time."""
-
-    def __init__(self, linear: Linear, kernels: KernelEngine | None, *, keep: bool) -> None:
-        self._linear, self._kernels, self._keep = linear, kernels, keep
-        self._kept: list[_Part] = []
-
-    def parts(self) -> Iterator[_Part]:
-        """Yield some rows' first and last number, and what multiplies by them: (T, R) to (T, I)."""
-        if self._kept:
-            yield from self._kept
-            return
-        for begin, rows in _unpacked(self._linear):
-            part = begin, begin + len(rows), self._multiply_by(rows)
-            if self._keep:
-                self._kept.append(part)
-            yield part
-
-    def _multiply_by(self, rows: mx.array) -> Callable[[Floats], Floats]:
-        if self._kernels is not None:
-            # the kernels multiply by a weight's rows: those of the turned one
-            turned = mx.contiguous(rows.astype(turned_dtype(self._kernels)).T)
-            mx.eval(turned)
-            with suppress(BackendError):
-                product = CpuLinear(self._kernels, DenseLinear(turned))
-                return lambda by_output: np.array(product(mx.array(by_output)), copy=False)
-        own: Floats = np.array(rows, copy=False)
-        return lambda by_output: by_output @ own
+    return multiply
 
 
 def learned_product(x: mx.array, weight: mx.array) -> mx.array:
