@@ -1,4 +1,6 @@
-"""LoRA adapters that run beside a model's weights, which stay as they are.
+"""LoRA adapters that run beside a model's weights, which stay as they are; and their folders.
 
-The folders are read by ``converters.lora``; what a layer adds is ``models.layers.LayerChange``.
+``unmerged.py`` fits one to a model; what a layer adds is ``models.layers.LayerChange``.
+``stored.py`` opens a folder (``converters.lora`` reads it), ``forms.py`` is how PEFT and mlx-lm
+store changes, ``written.py`` makes a folder.
 """

@@ -75,6 +75,10 @@ class EdgellmGroup(CommandGroup):
             "Learn an adapter from data, on a model of any size.",
             "edgellm train ./llama-1b data.jsonl ./adapter --epochs 3",
         ),
+        "adapter": CommandEntry(
+            "Look at adapters; extract, merge and convert them.",
+            target="edgellm.cli.adapter_app:app",
+        ),
         "export": CommandEntry(
             "Write a model as a GGUF file.", "edgellm export ./llama-1b llama-1b.gguf"
         ),

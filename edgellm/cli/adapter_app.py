@@ -1,0 +1,50 @@
+"""``edgellm adapter``: the table of its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import typer
+
+from edgellm.cli.command_group import EXAMPLE, HELP_OPTIONS, CommandEntry, CommandGroup
+
+
+class AdapterGroup(CommandGroup):
+    """The commands of ``edgellm adapter``."""
+
+    package = "edgellm.cli.adapter_commands"
+    table: ClassVar[Mapping[str, CommandEntry]] = {
+        "info": CommandEntry(
+            "Show what an adapter changes, and by how much.", "edgellm adapter info ./tuning"
+        ),
+        "svd": CommandEntry(
+            "Show which rank a matrix, a change or an adapter needs.",
+            "edgellm adapter svd ./tuned --base ./llama-1b --matrix '*.q_proj'",
+        ),
+        "extract": CommandEntry(
+            "Make an adapter of what a tuned model has more than its base.",
+            "edgellm adapter extract ./tuned ./llama-1b ./tuning --rank 16",
+        ),
+        "merge": CommandEntry(
+            "Add two adapters of one base.", "edgellm adapter merge ./tuning ./style ./both"
+        ),
+        "convert": CommandEntry(
+            "Write an adapter for PEFT, mlx-lm or llama.cpp.",
+            "edgellm adapter convert ./tuning ./tuning-mlx --format mlx-lm",
+        ),
+    }
+
+
+app: typer.Typer = typer.Typer(
+    cls=AdapterGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": HELP_OPTIONS},
+)
+
+
+@app.callback(epilog=EXAMPLE + "edgellm adapter info ./tuning")
+def adapter() -> None:
+    """Look at adapters, take them out of tuned models, add them, and write them in other forms."""
