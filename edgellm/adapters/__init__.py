@@ -1,4 +1,4 @@
-"""LoRA adapters that run beside a model's weights, which stay as they are; and their folders.
+"""LoRA adapters that run beside a model's weights, and their folders.
 
 ``unmerged.py`` fits one to a model; what a layer adds is ``models.layers.LayerChange``.
 ``stored.py`` opens a folder (``converters.lora`` reads it), ``forms.py`` is how PEFT and mlx-lm

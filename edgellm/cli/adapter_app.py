@@ -24,7 +24,7 @@ class AdapterGroup(CommandGroup):
         ),
         "extract": CommandEntry(
             "Make an adapter of what a tuned model has more than its base.",
-            "edgellm adapter extract ./tuned ./llama-1b ./tuning --rank 16",
+            "edgellm adapter extract ./tuned ./llama-1b ./extracted --rank 16",
         ),
         "merge": CommandEntry(
             "Add two adapters of one base.", "edgellm adapter merge ./tuning ./style ./both"

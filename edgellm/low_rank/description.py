@@ -1,4 +1,4 @@
-"""What an adapter's folder holds, in figures."""
+"""Figures of what an adapter's folder holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one model has learned more than another, as an adapter: each change to a low rank."""
+"""An adapter of what one model has more than another, each change to a low rank."""
 
 from __future__ import annotations
 

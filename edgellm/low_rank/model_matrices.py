@@ -148,7 +148,7 @@ def is_inner(path: str) -> bool:
     return path.startswith("model.layers.")
 
 
-def named(matrices: Mapping[str, object], wanted: str, place: Path) -> list[str]:
+def named(matrices: Mapping[str, object], wanted: str, place: str) -> list[str]:
     """Return the matrices of a name, of its end, or of a pattern with ``*``.
 
     Raises:

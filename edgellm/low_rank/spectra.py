@@ -95,7 +95,7 @@ def read_spectra(
         ConfigError: a model is named without a matrix, or an adapter with a base.
         ModelNotFoundError, DownloadError, FormatError, ReadError: what is named is not there, or
             damaged.
-        UnsupportedModelError: it has no low-rank changes, or is of an unknown kind.
+        UnsupportedModelError: it has no low-rank changes, only zeros, or is of an unknown kind.
     """
     say = progress or (lambda _name, _index, _count: None)
     path = given_path(source)
@@ -116,7 +116,7 @@ def read_spectra(
         for index, name in enumerate(names):
             say(name, index, len(names))
             found[name] = changes[name].shape, change_spectrum(stored, name)
-        return Spectra(f"changes by the adapter {source}", found)
+        return _not_zero(Spectra(f"changes by the adapter {source}", found))
     model = ModelMatrices(source)
     before = None
     title = f"matrices of {source}"
@@ -135,7 +135,16 @@ def read_spectra(
         say(name, index, len(names))
         values = model.matrix(name, less=before)
         found[name] = model.matrices[name].shape, spectrum_of(values)
-    return Spectra(title, found)
+    return _not_zero(Spectra(title, found))
+
+
+def _not_zero(spectra: Spectra) -> Spectra:
+    if not any(spectrum.energy for _, spectrum in spectra.found.values()):
+        raise UnsupportedModelError(
+            f"{spectra.title}: all numbers are zero ({first_few(list(spectra.found))})",
+            hint="nothing was learned there; name other matrices, or other models",
+        )
+    return spectra
 
 
 def _chosen(wanted: Sequence[str], matrices: Mapping[str, object], place: str) -> list[str]:

@@ -99,7 +99,7 @@ class Truncated:
 def spectrum_of_product(up: Floats, down: Floats) -> Spectrum:
     """Return the singular values of ``up @ down``, (O, R) and (R, I); O x I is never made."""
     core = _factor(up) @ _factor(down.T).T
-    return Spectrum(np.linalg.svd(core, compute_uv=False))
+    return Spectrum(np.linalg.svd(core, compute_uv=False).astype(np.float64))
 
 
 def spectrum_of(matrix: Floats) -> Spectrum:
@@ -200,7 +200,7 @@ def _usable(spectrum: Spectrum, rank: int) -> int:
 
 def _factor(matrix: Floats) -> Doubles:
     """Return R of the matrix's QR."""
-    factor: Doubles = np.linalg.qr(matrix.astype(np.float64), mode="r")
+    _, factor = np.linalg.qr(matrix.astype(np.float64))
     return factor
 
 

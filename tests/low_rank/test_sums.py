@@ -70,7 +70,7 @@ def test_what_has_no_sum_is_refused(adapters, tmp_path):
         f"{SOME[0]}.lora_B.weight": np.ones((64, 4), np.float32),
     }
     strange = write_peft(tmp_path / "strange", tensors)
-    with pytest.raises(FormatError, match="the adapters change .* as"):
+    with pytest.raises(FormatError, match=r"the adapters change .* as"):
         add_adapters([other, strange], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

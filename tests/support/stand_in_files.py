@@ -100,6 +100,16 @@ def layers_adapter(path):
     write_peft(path, peft_tensors(["model.layers.0.self_attn.q_proj"]))
 
 
+def tuned(path):
+    """The model ``unquantized`` after one of its matrices was trained."""
+    unquantized(path)
+    [file] = path.glob("*.safetensors")
+    tensors = mx.load(str(file))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tensors[name] = tensors[name] * 1.5
+    mx.save_safetensors(str(file), tensors)
+
+
 def litgpt_adapter(path):
     """Changes of the queries and values of one layer, as ``litgpt finetune_lora`` saves them."""
     path.mkdir(parents=True)
@@ -209,6 +219,8 @@ MAKERS = {
     "stories15M.bin": llama2c_file,
     "./adapter": peft_adapter,
     "./tuning": layers_adapter,
+    "./style": layers_adapter,
+    "./tuned": tuned,
     "out/finetune/lora/final": litgpt_adapter,
     "lora.pt": loralib_adapter,
     "lit-llama-lora-finetuned.pth": lit_llama_adapter,

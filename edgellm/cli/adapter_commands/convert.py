@@ -42,8 +42,10 @@ def convert(
     force: adapter_options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Write an adapter in another form. Numbers keep type and value; where mlx-lm has room for one
-    rank and one scale, lower ranks are filled with zeros and scales go into a factor.
+    """Write an adapter in another form.
+
+    Numbers keep type and value; mlx-lm has one rank and one scale, so lower ranks are filled with
+    zeros there, and scales that differ go into a factor.
     """
     from edgellm.console.units import plural, size
     from edgellm.low_rank.conversion import convert_adapter

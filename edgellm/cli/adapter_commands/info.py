@@ -21,9 +21,7 @@ def info(
     *,
     json: options.Json = False,
 ) -> None:
-    """Show an adapter's form, base, ranks and targets, and the norm and the effective rank of its
-    changes.
-    """
+    """Show what an adapter changes: form, base, ranks and targets, norms and effective ranks."""
     from edgellm.adapters.stored import open_stored
     from edgellm.console.tables import show_rows
     from edgellm.low_rank.description import describe

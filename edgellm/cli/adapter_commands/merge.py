@@ -53,7 +53,7 @@ def merge(
     from edgellm.low_rank.sums import add_adapters
     from edgellm.setting_values import choice
 
-    chosen = form and choice("format", form, adapter_options.FORMS)
+    chosen = None if form is None else choice("format", form, adapter_options.FORMS)
     made = add_adapters(
         [first, second], out, weights=_numbers(weights), rank=rank, form=chosen, force=force
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.cli.adapter_commands.columns import percentage, short
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from edgellm.low_rank.spectra import Spectra
 
 SPECTRA_HEADS = ("matrix", "shape", "norm", "effective rank", "for 90%", "for 95%", "for 99%")
-RANK_HEADS = ("rank", "singular value", "energy", "error")
+NOTHING = 5e-6
+"""A relative error below which a rank is taken for exact."""
 
 
 def spectra_rows(spectra: Spectra) -> list[list[str]]:
@@ -28,29 +29,29 @@ def spectra_rows(spectra: Spectra) -> list[list[str]]:
     ]
 
 
-def rank_rows(spectra: Spectra) -> list[list[str]]:
-    """Return a line for each of some ranks: the value, the energy kept and the error.
-
-    The value is that of one matrix; of several there is none.
-    """
-    errors = spectra.errors()
-    values: Mapping[int, str] = {}
+def rank_heads(spectra: Spectra) -> tuple[str, ...]:
+    """Return the heads of ``rank_rows``: one matrix has singular values, several have none."""
     if len(spectra.found) == 1:
-        [(_, spectrum)] = spectra.found.values()
-        values = {rank: f"{value:.4g}" for rank, value in enumerate(spectrum.values, start=1)}
-    return [
-        [
-            f"{rank:,}",
-            values.get(rank, "-"),
-            percentage(1 - float(errors[rank]) ** 2),
-            f"{float(errors[rank]):.4f}",
-        ]
-        for rank in shown_ranks(len(errors) - 1)
-    ]
+        return ("rank", "singular value", "energy", "error")
+    return ("rank", "energy", "error")
 
 
-def shown_ranks(last: int) -> list[int]:
-    """Return 1, 2, 3, 4, 6, 8, 12, 16, 24, ... up to the last rank, and that one."""
+def rank_rows(spectra: Spectra) -> list[list[str]]:
+    """Return a line for each of some ranks: the value, the energy kept and the error."""
+    errors = spectra.errors().tolist()
+    rows = []
+    for rank in shown_ranks(errors):
+        row = [f"{rank:,}", percentage(1 - errors[rank] ** 2), f"{errors[rank]:.4f}"]
+        if len(spectra.found) == 1:
+            [(_, spectrum)] = spectra.found.values()
+            row.insert(1, f"{spectrum.values[rank - 1]:.4g}")
+        rows.append(row)
+    return rows
+
+
+def shown_ranks(errors: Sequence[float]) -> list[int]:
+    """Return 1, 2, 3, 4, 6, 8, 12, 16, ... up to the first rank that leaves nothing out."""
+    last = next(rank for rank, error in enumerate(errors) if error < NOTHING)
     ranks = {1, last}
     power = 1
     while power <= last:

@@ -70,8 +70,8 @@ def show(spectra: Spectra) -> None:
     from edgellm.cli.adapter_commands.columns import columns
     from edgellm.cli.adapter_commands.error_curve import error_curve
     from edgellm.cli.adapter_commands.spectra_tables import (
-        RANK_HEADS,
         SPECTRA_HEADS,
+        rank_heads,
         rank_rows,
         spectra_rows,
     )
@@ -79,10 +79,10 @@ def show(spectra: Spectra) -> None:
     parts = [spectra.title]
     if len(spectra.found) > 1:
         parts.append(columns(SPECTRA_HEADS, spectra_rows(spectra)))
-    errors = spectra.errors()
-    parts.append(columns(RANK_HEADS, rank_rows(spectra)))
+    errors = spectra.errors().tolist()
+    parts.append(columns(rank_heads(spectra), rank_rows(spectra)))
     if len(errors) > 2:
-        parts.append(error_curve([float(error) for error in errors]))
+        parts.append(error_curve(errors))
     parts.append(spectra.sentence())
     terminal.write_line("\n\n".join(parts))
 

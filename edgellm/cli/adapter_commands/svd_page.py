@@ -5,17 +5,17 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from edgellm.bench.report.parts.elements import definitions, section, sentence, table
-from edgellm.bench.report.parts.page import page
-from edgellm.bench.report.parts.plots import STYLES, Series, chart
 from edgellm.cli.adapter_commands.columns import short
 from edgellm.cli.adapter_commands.spectra_tables import (
-    RANK_HEADS,
     SPECTRA_HEADS,
+    rank_heads,
     rank_rows,
     shown_ranks,
     spectra_rows,
 )
+from edgellm.pages.elements import definitions, section, sentence, table
+from edgellm.pages.page import page
+from edgellm.pages.plots import STYLES, Series, chart
 
 if TYPE_CHECKING:
     from edgellm.low_rank.spectra import Spectra
@@ -36,7 +36,7 @@ def svd_page(spectra: Spectra) -> str:
             series.append(Series(short(path), _points(spectrum.errors().tolist()), number))
     else:
         series = [Series(short(many[0][0]), together.points)]
-    last = len(spectra.errors()) - 1
+    last = max(int(rank) for one in series for rank, _ in one.points)
     ticks = [2.0**power for power in range(last.bit_length())]
     plot = chart(
         series, x_name="rank", y_name="relative error", x_ticks=ticks, y_limit=1.0, logarithmic=True
@@ -48,7 +48,9 @@ def svd_page(spectra: Spectra) -> str:
         f'<h1>Singular values</h1><p class="soft">{escape(spectra.title)}</p>',
         sentence(ABOUT),
         sentence(spectra.sentence().capitalize() + "."),
-        section("Error of each rank", plot, table(RANK_HEADS, rank_rows(spectra)), note=note),
+        section(
+            "Error of each rank", plot, table(rank_heads(spectra), rank_rows(spectra)), note=note
+        ),
     ]
     if len(many) > 1:
         parts.append(section("Matrices", table(SPECTRA_HEADS, spectra_rows(spectra))))
@@ -66,4 +68,4 @@ def svd_page(spectra: Spectra) -> str:
 
 
 def _points(errors: list[float]) -> list[tuple[float, float]]:
-    return [(float(rank), errors[rank]) for rank in shown_ranks(len(errors) - 1)]
+    return [(float(rank), errors[rank]) for rank in shown_ranks(errors)]
