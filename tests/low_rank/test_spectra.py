@@ -8,7 +8,7 @@ from support.tiny import random_tensors, write_model
 
 from edgellm.adapters.stored import open_stored
 from edgellm.converters import convert
-from edgellm.errors import ConfigError, FormatError
+from edgellm.errors import ConfigError, FormatError, UnsupportedModelError
 from edgellm.low_rank.description import describe
 from edgellm.low_rank.spectra import read_spectra
 
@@ -69,6 +69,8 @@ def test_names_that_nothing_has_and_questions_without_an_answer_are_refused(fold
     assert "model.layers.0" in raised.value.hint
     with pytest.raises(ConfigError, match="no matrix is named"):
         read_spectra(str(folder / "base"), [])
+    with pytest.raises(UnsupportedModelError, match="all numbers are zero"):
+        read_spectra(str(folder / "base"), ["q_proj"], base=str(folder / "base"))
     with pytest.raises(ConfigError, match="need no base"):
         read_spectra(str(folder / "adapter"), [], base=str(folder / "base"))
 

@@ -41,6 +41,7 @@ def svd_page(spectra: Spectra) -> str:
     plot = chart(
         series, x_name="rank", y_name="relative error", x_ticks=ticks, y_limit=1.0, logarithmic=True
     )
+    ranks = table(rank_heads(spectra), rank_rows(spectra))
     note = ""
     if len(many) > STYLES - 1:
         note = f"The plot shows the first {STYLES - 1} of {len(many)} matrices, and all together."
@@ -48,9 +49,7 @@ def svd_page(spectra: Spectra) -> str:
         f'<h1>Singular values</h1><p class="soft">{escape(spectra.title)}</p>',
         sentence(ABOUT),
         sentence(spectra.sentence().capitalize() + "."),
-        section(
-            "Error of each rank", plot, table(rank_heads(spectra), rank_rows(spectra)), note=note
-        ),
+        section("Error of each rank", plot, ranks, note=note),
     ]
     if len(many) > 1:
         parts.append(section("Matrices", table(SPECTRA_HEADS, spectra_rows(spectra))))
