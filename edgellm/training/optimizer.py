@@ -62,6 +62,8 @@ class RateSettings:
 class AdamW:
     """The state of AdamW with both moments' bias corrected, all in float32.
 
+    Norms and biases do not decay, as in transformers' trainer: what has fewer than two axes.
+
     Attributes:
         settings: the numbers that it is made of.
         step: steps taken.
@@ -74,37 +76,39 @@ class AdamW:
     means: list[Change] = field(default_factory=list)
     squares: list[Change] = field(default_factory=list)
 
-    def update(
-        self, changes: Sequence[Change], gradients: Sequence[Change], rate: float
-    ) -> list[Change]:
-        """Return the numbers after a step. Gradients are clipped already."""
+    def move(
+        self, changes: Sequence[Change], gradients: Sequence[Change], rate: float, factor: float
+    ) -> None:
+        """Take a step: the numbers are replaced one by one, and so are their moments.
+
+        Args:
+            changes: the numbers.
+            gradients: their derivatives.
+            rate: of learning.
+            factor: what derivatives are multiplied by.
+        """
         if not self.means:
             self.means = [_zeros(change) for change in changes]
             self.squares = [_zeros(change) for change in changes]
-        step = self.step + 1
+        self.step += 1
         one, two = self.settings.beta1, self.settings.beta2
-        first, second = 1 - one**step, 1 - two**step
-        moved: list[Change] = []
-        means: list[Change] = []
-        squares: list[Change] = []
-        for layer, (change, by_change) in enumerate(zip(changes, gradients, strict=True)):
-            own: Change = {}
-            own_means: Change = {}
-            own_squares: Change = {}
-            for name, numbers in change.items():
-                gradient = by_change[name]
-                mean = one * self.means[layer][name] + (1 - one) * gradient
-                square = two * self.squares[layer][name] + (1 - two) * mx.square(gradient)
+        first, second = 1 - one**self.step, 1 - two**self.step
+        for change, by_change, means, squares in zip(
+            changes, gradients, self.means, self.squares, strict=True
+        ):
+            for name in change:
+                numbers, gradient = change[name], by_change[name]
+                if factor != 1.0:
+                    gradient = gradient * factor
+                mean = one * means[name] + (1 - one) * gradient
+                square = two * squares[name] + (1 - two) * mx.square(gradient)
                 direction = (mean / first) / (mx.sqrt(square / second) + self.settings.eps)
-                own[name] = numbers * (1 - rate * self.settings.decay) - rate * direction
-                own_means[name], own_squares[name] = mean, square
-            moved.append(own)
-            means.append(own_means)
-            squares.append(own_squares)
-        mx.eval(moved, means, squares)
-        # all at once: Ctrl-C leaves the state before the step, or the one after it
-        self.step, self.means, self.squares = step, means, squares
-        return moved
+                if numbers.ndim > 1:
+                    numbers = numbers * (1 - rate * self.settings.decay)
+                change[name] = numbers - rate * direction
+                means[name], squares[name] = mean, square
+                # one by one, so that memory holds one array's old numbers beside its new ones
+                mx.eval(change[name], mean, square)
 
 
 def norm_of(gradients: Sequence[Change]) -> float:
@@ -113,13 +117,12 @@ def norm_of(gradients: Sequence[Change]) -> float:
     return math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays))
 
 
-def clipped(gradients: Sequence[Change], norm: float, most: float) -> list[Change]:
-    """Return derivatives scaled so that their norm is ``most`` at most; 0: as they are."""
+def clip_factor(norm: float, most: float) -> float:
+    """Return what derivatives are scaled by so that their norm is ``most`` at most; 0: as it is."""
     if not most or norm <= most:
-        return list(gradients)
+        return 1.0
     # as torch has it: a norm of exactly the limit is not scaled up by rounding
-    factor = most / (norm + 1e-6)
-    return [{name: array * factor for name, array in change.items()} for change in gradients]
+    return most / (norm + 1e-6)
 
 
 def _zeros(change: Change) -> Change:

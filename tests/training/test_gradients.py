@@ -172,7 +172,7 @@ def test_five_steps_are_those_of_peft_and_torch(tmp_path):
     asked = sequences()
     for _ in range(5):
         found = step_gradients(opened.model, micro_batches(asked, 20), changes)
-        changes = ours.update(changes, found.by_changes, 1e-3)
+        ours.move(changes, found.by_changes, 1e-3, 1.0)
         theirs.zero_grad()
         total = 0
         for one in asked:

@@ -18,7 +18,6 @@ from edgellm.setting_values import choice
 from edgellm.settings import LoadSettings
 
 if TYPE_CHECKING:
-    from edgellm.training.run.settings import TrainSettings
     from edgellm.training.run.train import EpochReport, TrainingRun
 
 LOAD = options.LOAD_OPTIONS.only("memory", "threads", "activations")
@@ -31,13 +30,17 @@ def train(
         Path,
         Argument(
             metavar="DATA",
-            help="A jsonl or json file of chats, instructions, completions or texts.",
+            help="A json or jsonl file of chats, instructions, completions, texts; or a text file.",
             rich_help_panel=headings.MODEL,
         ),
     ],
     out: Annotated[
         Path,
-        Argument(metavar="OUT", help="The folder of the adapter.", rich_help_panel=headings.MODEL),
+        Argument(
+            metavar="OUT",
+            help="The folder of the adapter, or of the model with --full.",
+            rich_help_panel=headings.MODEL,
+        ),
     ],
     *,
     load: Annotated[LoadSettings, LOAD],
@@ -45,6 +48,8 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Learn an adapter (LoRA) from data, on a model that may be larger than memory.
+
+    With --full every number of a small model is learned, and OUT is a model.
 
     A run that was stopped goes on with --resume, bit for bit.
     """
@@ -64,9 +69,10 @@ def train(
         max_tokens=training.max_tokens,
         resume=training.resume,
         form=choice("format", training.form, ("peft", "mlx-lm")),
+        dtype=training.written_dtype(),
     )
     with open_run(request) as run:
-        _say_plan(run, settings)
+        _say_plan(run, settings.batch)
         _follow(run)
         history = run.trainer.history
     if json:
@@ -75,22 +81,22 @@ def train(
         command = "chat"
         if run.template == "alpaca":
             command = "generate"
-        say(f"next: edgellm {command} {model} --adapter {out}")
+        named = f"{model} --adapter {out}"
+        if settings.method == "full":
+            named = str(out)
+        say(f"next: edgellm {command} {named}")
 
 
-def _say_plan(run: TrainingRun, settings: TrainSettings) -> None:
+def _say_plan(run: TrainingRun, batch: int) -> None:
     """Say what will be learned, and what it takes."""
     data, memory, trainer = run.data, run.memory, run.trainer
     for sentence in data.notes():
         note(sentence)
     note(
         f"{len(data.sequences)} sequences of {data.tokens} tokens, of which {data.learned} are "
-        f"learned; {trainer.steps} steps of {settings.batch}"
+        f"learned; {trainer.steps} steps of {batch}"
     )
-    pinned = f"{memory.pinned} of {memory.count} layers in memory"
-    if memory.pinned < memory.count and settings.lora.layers is None:
-        pinned += f", {memory.reads} read a step"
-    note(f"{memory.total / 1e9:.2f} GB: {pinned}")
+    note(memory.in_words())
 
 
 def _follow(run: TrainingRun) -> None:
@@ -128,4 +134,7 @@ def _sentence(epoch: EpochReport) -> str:
     name = f"epoch {epoch.epoch}"
     if epoch.epoch == 0:
         name = "before"
-    return f"{name}: {', '.join(parts)} nats a token"
+    said = f"{name}: {', '.join(parts)} nats a token"
+    if epoch.bits_per_byte is not None:
+        said += f", {epoch.bits_per_byte:.3f} bits a byte"
+    return said

@@ -11,17 +11,20 @@ from typer import Option
 from edgellm.cli import headings
 from edgellm.cli.common.settings_options import SettingsOptions
 from edgellm.cli.common.values import one_of
+from edgellm.errors import ConfigError
 from edgellm.setting_values import choice
 
 if TYPE_CHECKING:
     from edgellm.training.low_rank import LoraSettings
-    from edgellm.training.run.settings import TrainSettings
+    from edgellm.training.run.settings import Method, TrainSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
     """A training run as a person describes it, field by field as in ``TRAIN_OPTIONS``."""
 
+    stage: str = "sft"
+    full: bool = False
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.05
@@ -31,7 +34,7 @@ class TrainOptions:
     epochs: int = 3
     steps: int | None = None
     batch: int = 8
-    rate: float = 2e-4
+    rate: float | None = None
     schedule: str = "cosine"
     warmup: float = 0.03
     decay: float = 0.01
@@ -42,6 +45,7 @@ class TrainOptions:
     resume: bool = False
     save_every: int = 0
     form: str = "peft"
+    dtype: str | None = None
     seed: int = 0
 
     def lora(self) -> LoraSettings:
@@ -59,13 +63,27 @@ class TrainOptions:
 
     def settings(self) -> TrainSettings:
         """Return how the run goes. Raises ConfigError."""
+        from edgellm.training.low_rank import LoraSettings
         from edgellm.training.optimizer import RateSettings
-        from edgellm.training.run.settings import TrainSettings
+        from edgellm.training.run.settings import RATES, TrainSettings
 
+        method: Method = "full" if self.full else "lora"
+        lora = self.lora()
+        if self.full and (lora, self.form) != (LoraSettings(), "peft"):
+            raise ConfigError(
+                "--full learns no adapter, which --rank, --alpha, --dropout, --on, --layers, "
+                "--rslora and --format describe",
+                hint="leave them out, or leave out --full",
+            )
+        rate = self.rate
+        if rate is None:
+            rate = RATES[method]
         return TrainSettings(
-            lora=self.lora(),
+            stage=choice("stage", self.stage, ("sft", "text")),
+            method=method,
+            lora=lora,
             rates=RateSettings(
-                rate=self.rate,
+                rate=rate,
                 schedule=choice("schedule", self.schedule, ("cosine", "linear", "constant")),
                 warmup=self.warmup,
                 decay=self.decay,
@@ -78,10 +96,33 @@ class TrainOptions:
             save_every=self.save_every,
         )
 
+    def written_dtype(self) -> str | None:
+        """Return the type of a model that is learned whole; None: its own. Raises ConfigError."""
+        if self.dtype is None:
+            return None
+        if not self.full:
+            raise ConfigError(
+                "--dtype is the type of a model that --full writes",
+                hint="leave it out: an adapter is in float32",
+            )
+        return str(choice("dtype", self.dtype, ("float16", "bfloat16", "float32")))
+
 
 TRAIN_OPTIONS = SettingsOptions(
     TrainOptions,
     {
+        "stage": Annotated[
+            str,
+            Option(
+                metavar="sft|text",
+                help="What is learned: answers, or texts one after another (pretraining).",
+                autocompletion=one_of("sft|text"),
+            ),
+        ],
+        "full": Annotated[
+            bool,
+            Option("--full", help="Learn every number of a small model instead of an adapter."),
+        ],
         "rank": Annotated[int, Option(metavar="N", min=1, max=1024, help="Rank of each change.")],
         "alpha": Annotated[
             float, Option(metavar="X", min=0, help="A change is scaled by alpha / rank.")
@@ -116,7 +157,14 @@ TRAIN_OPTIONS = SettingsOptions(
             int | None, Option(metavar="N", min=1, help="Steps in all, instead of epochs.")
         ],
         "batch": Annotated[int, Option(metavar="N", min=1, help="Records of a step.")],
-        "rate": Annotated[float, Option(metavar="X", min=0, help="The highest learning rate.")],
+        "rate": Annotated[
+            float | None,
+            Option(
+                metavar="X",
+                min=0,
+                help="The highest learning rate; default: 2e-4, with --full 5e-5.",
+            ),
+        ],
         "schedule": Annotated[
             str,
             Option(
@@ -169,6 +217,15 @@ TRAIN_OPTIONS = SettingsOptions(
                 metavar="peft|mlx-lm",
                 help="Who opens the adapter.",
                 autocompletion=one_of("peft|mlx-lm"),
+                rich_help_panel=headings.OUTPUT,
+            ),
+        ],
+        "dtype": Annotated[
+            str | None,
+            Option(
+                metavar="float16|bfloat16|float32",
+                help="Type that --full writes; default: the model's.",
+                autocompletion=one_of("float16|bfloat16|float32"),
                 rich_help_panel=headings.OUTPUT,
             ),
         ],

@@ -36,12 +36,14 @@ class Rendered:
         cut: records that were longer than a sequence may be.
         left_out: lines of records of which nothing would be learned.
         control: lines of records that hold the text of a control token; they are left out, too.
+        text_bytes: of texts that are learned whole, in UTF-8.
     """
 
     sequences: list[TrainingSequence] = field(default_factory=list)
     cut: int = 0
     left_out: list[int] = field(default_factory=list)
     control: list[int] = field(default_factory=list)
+    text_bytes: int = 0
 
     @property
     def tokens(self) -> int:
@@ -80,12 +82,10 @@ def render(
         ConfigError: nothing is learned of any record.
         FormatError: a chat template refuses a record; says its line.
     """
-    ids = tokenizer.special_ids | tokenizer.turn_end_ids
-    control = [text for text in map(tokenizer.id_to_token, sorted(ids)) if text.strip()]
+    control = control_texts(tokenizer)
     found = Rendered()
     for record in records:
-        texts = [record.text, *(message["content"] for message in record.messages)]
-        if any(mark in text for text in texts for mark in control):
+        if holds_control_text(record, control):
             found.control.append(record.line)
             continue
         if record.text:
@@ -101,6 +101,28 @@ def render(
             hint="raise --max-tokens, or look at what the records hold",
         )
     return found
+
+
+def control_texts(tokenizer: Tokenizer) -> list[str]:
+    """Return what control tokens look like, which no record may hold."""
+    ids = tokenizer.special_ids | tokenizer.turn_end_ids
+    return [text for text in map(tokenizer.id_to_token, sorted(ids)) if text.strip()]
+
+
+def holds_control_text(record: Record, control: Sequence[str]) -> bool:
+    """Return whether a record holds one of these."""
+    texts = [record.text, *(message["content"] for message in record.messages)]
+    return any(mark in text for text in texts for mark in control)
+
+
+def as_template_has_it(record: Record, tokenizer: Tokenizer) -> str:
+    """Return a conversation as the chat template writes it. Raises FormatError."""
+    return _rendered(record, tokenizer, len(record.messages), prompt=False)
+
+
+def learned_whole(ids: Sequence[int], number: int) -> TrainingSequence:
+    """Return a sequence of which all is learned."""
+    return TrainingSequence(tuple(ids), (*ids[1:], NOT_ASKED), number)
 
 
 def _add_text(record: Record, tokenizer: Tokenizer, max_tokens: int, found: Rendered) -> None:

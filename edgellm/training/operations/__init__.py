@@ -1,4 +1,5 @@
 """Operations with derivatives, by kernels and NumPy where there is no GPU.
 
-``products.py`` chooses who multiplies; ``backward_product.py`` is the derivative by a frozen weight.
+``products.py`` chooses who multiplies; ``backward_product.py`` is the derivative by a frozen
+weight.
 """

@@ -107,7 +107,7 @@ def _losses(facts: PageFacts) -> str:
 
 
 def _epochs(epochs: Sequence[Mapping[str, Any]]) -> str:
-    heads = ["epoch", "step", "loss", "on other records", "perplexity there"]
+    heads = ["epoch", "step", "loss", "on other records", "perplexity there", "bits a byte there"]
     rows = []
     for epoch in epochs:
         valid = epoch.get("valid")
@@ -118,10 +118,13 @@ def _epochs(epochs: Sequence[Mapping[str, Any]]) -> str:
                 _number(epoch.get("train")),
                 _number(valid),
                 "-" if valid is None or valid > 50 else f"{math.exp(valid):.4g}",
+                _number(epoch.get("bits_per_byte")),
             ]
         )
     if all(epoch.get("valid") is None for epoch in epochs):
         heads, rows = heads[:3], [row[:3] for row in rows]
+    elif all(epoch.get("bits_per_byte") is None for epoch in epochs):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
     return table(heads, rows)
 
 

@@ -88,6 +88,13 @@ class TrainingMemory:
         pinned = spread(self.pinned, self.count)
         return LayersInMemory(pinned, BUFFERS)
 
+    def in_words(self) -> str:
+        """Return what a person should know of it."""
+        held = f"{self.pinned} of {self.count} layers in memory"
+        if self.pinned < self.count:
+            held += f", at most {self.reads} read a step"
+        return f"{self.total / 1e9:.2f} GB: {held}"
+
     @property
     def reads(self) -> int:
         """Layers that a step reads, where all of them are changed."""

@@ -10,6 +10,7 @@ from typing import Any
 from edgellm.console.units import count, plural, seconds, size
 from edgellm.device import machine
 from edgellm.training.data.rendering import Rendered
+from edgellm.training.full.memory import FullMemory
 from edgellm.training.low_rank import count_numbers
 from edgellm.training.page.training_page import PageFacts
 from edgellm.training.run.memory import TrainingMemory
@@ -26,7 +27,7 @@ def page_facts(
     *,
     data: Rendered,
     valid: int,
-    memory: TrainingMemory,
+    memory: TrainingMemory | FullMemory,
 ) -> PageFacts:
     """Return a run as its page shows it.
 
@@ -49,7 +50,6 @@ def page_facts(
         + (f"; {seconds(taken)} of steps, {pace}" if taken else ""),
         machine.chip_name(),
     ]
-    layers = f"{memory.pinned} of {memory.count} stay in memory"
     tables = {
         "Data": [
             ("sequences", f"{len(data.sequences):,}"),
@@ -60,7 +60,7 @@ def page_facts(
         "Memory, as planned": [
             *((name, size(nbytes)) for name, nbytes in memory.parts.items()),
             ("together", size(sum(memory.parts.values()))),
-            ("layers in memory", layers),
+            ("in short", memory.in_words()),
             ("peak of the process so far", size(machine.peak_process_memory())),
         ],
         "Settings": [

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
-from edgellm.checkpoint.folder import ADAPTER_CONFIG
+from edgellm.checkpoint.folder import ADAPTER_CONFIG, CONFIG
 from edgellm.device import machine
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
@@ -18,7 +18,11 @@ from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.records import read_records
 from edgellm.training.data.rendering import Rendered, Template, render
+from edgellm.training.data.windows import windows
+from edgellm.training.full.memory import FullMemory, plan_full
+from edgellm.training.full.weights import number_shapes, require_plain
 from edgellm.training.learners.adapter import AdapterLearner
+from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.memory import TrainingMemory, plan_training
@@ -38,6 +42,7 @@ class Preparation(Generic[Item]):
         data: what became of the records.
         items: that are learned.
         valid: that are not, whose loss is said after each epoch.
+        valid_bytes: of the texts of these; 0 where not all of a record is learned.
         memory: what it takes.
         facts: what a run must have in common with one that goes on from it.
         state: where to go on; None begins.
@@ -48,7 +53,8 @@ class Preparation(Generic[Item]):
     data: Rendered
     items: Sequence[Item]
     valid: Sequence[Item]
-    memory: TrainingMemory
+    valid_bytes: int = 0
+    memory: TrainingMemory | FullMemory
     facts: Mapping[str, Any]
     state: SavedState | None
     learner: Learner[Item]
@@ -68,33 +74,45 @@ def prepare(request: TrainRequest) -> Preparation[Any]:
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
     )
-    return _of_answers(request, checkpoint, tokenizer)
+    return _of_sequences(request, checkpoint, tokenizer)
 
 
-def _of_answers(
+def _of_sequences(
     request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> Preparation[TrainingSequence]:
-    """Return supervised fine-tuning: answers of chats and instructions, and texts, are learned."""
+    """Return a run over sequences, whose next tokens are learned."""
     template = request.template or _template_of(tokenizer)
-    data = _rendered(request.data, tokenizer, template, request.max_tokens)
-    valid: list[TrainingSequence] = []
+    data = _rendered(request, request.data, tokenizer, template)
+    held_out = Rendered()
     if request.valid is not None:
-        valid = _rendered(request.valid, tokenizer, template, request.max_tokens).sequences
-    memory = _planned(request, checkpoint, [*data.sequences, *valid])
+        held_out = _rendered(request, request.valid, tokenizer, template)
     digest = hashlib.sha256()
     for sequence in data.sequences:
         digest.update(repr((sequence.tokens, sequence.targets)).encode())
     facts = _facts(request, fingerprint(checkpoint), digest.hexdigest())
-    state = _state(request, facts, checkpoint.config.num_hidden_layers)
+    items = [*data.sequences, *held_out.sequences]
+    if request.settings.method == "full":
+        full = _planned_whole(request, checkpoint, items)
+        memory: FullMemory | TrainingMemory = full
+        state = _state(request, facts, len(number_shapes(checkpoint.config)))
+        learner: Learner[TrainingSequence] = FullLearner(
+            checkpoint, micro_tokens=full.micro_tokens, dtype=request.dtype
+        )
+    else:
+        adapted = _planned(request, checkpoint, items)
+        memory = adapted
+        state = _state(request, facts, checkpoint.config.num_hidden_layers)
+        learner = _adapter_learner(request, checkpoint, adapted)
     return Preparation(
         template=template,
         data=data,
         items=data.sequences,
-        valid=valid,
+        valid=held_out.sequences,
+        valid_bytes=held_out.text_bytes,
         memory=memory,
         facts=facts,
         state=state,
-        learner=_adapter_learner(request, checkpoint, memory),
+        learner=learner,
     )
 
 
@@ -109,6 +127,18 @@ def _planned(
         step_tokens=sum(lengths[: request.settings.batch]),
         micro_tokens=request.settings.micro_tokens,
         longest=lengths[0],
+    )
+
+
+def _planned_whole(
+    request: TrainRequest, checkpoint: Checkpoint, items: Sequence[TrainingItem]
+) -> FullMemory:
+    require_plain(checkpoint)
+    return plan_full(
+        checkpoint.config,
+        budget_for(request.load),
+        micro_tokens=request.settings.micro_tokens,
+        longest=max(item.length for item in items),
     )
 
 
@@ -136,8 +166,9 @@ def _state(request: TrainRequest, facts: Mapping[str, Any], parts: int) -> Saved
             f"{request.folder} holds a training run already",
             hint="go on with it: --resume; or name another folder",
         )
-    if (request.folder / ADAPTER_CONFIG).exists():
-        raise ConfigError(f"{request.folder} holds an adapter already", hint="name another folder")
+    for name, held in ((ADAPTER_CONFIG, "an adapter"), (CONFIG, "a model")):
+        if (request.folder / name).exists():
+            raise ConfigError(f"{request.folder} holds {held} already", hint="name another folder")
     return None
 
 
@@ -162,8 +193,13 @@ def _facts(request: TrainRequest, model: str, data: str) -> Mapping[str, Any]:
     }
 
 
-def _rendered(path: Path, tokenizer: Tokenizer, template: Template, max_tokens: int) -> Rendered:
-    return render(read_records(path), tokenizer, template=template, max_tokens=max_tokens)
+def _rendered(
+    request: TrainRequest, path: Path, tokenizer: Tokenizer, template: Template
+) -> Rendered:
+    records = read_records(path)
+    if request.settings.stage == "text":
+        return windows(records, tokenizer, max_tokens=request.max_tokens)
+    return render(records, tokenizer, template=template, max_tokens=request.max_tokens)
 
 
 def _template_of(tokenizer: Tokenizer) -> Template:

@@ -26,6 +26,7 @@ class TrainRequest:
         max_tokens: of a sequence.
         resume: go on with the run in ``folder``.
         form: of the adapter.
+        dtype: of the numbers of a model that is learned whole; None: its own.
     """
 
     model: str
@@ -38,3 +39,4 @@ class TrainRequest:
     max_tokens: int = 1024
     resume: bool = False
     form: AdapterFormat = "peft"
+    dtype: str | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
@@ -61,10 +62,8 @@ class SavedState:
         for part in PARTS:
             for layer, change in enumerate(getattr(self, part)):
                 for name, array in change.items():
-                    values = np.ascontiguousarray(np.array(array))
-                    tensors.append(
-                        TensorData(f"{part}.{layer}.{name}", "F32", values.shape, [values])
-                    )
+                    own = f"{part}.{layer}.{name}"
+                    tensors.append(TensorData(own, "F32", array.shape, _values(array)))
         metadata = {
             "schema": SCHEMA,
             "step": str(self.step),
@@ -132,3 +131,8 @@ def _otherness(name: str, saved: object, value: object) -> str:
 
 def _shown(value: object) -> str:
     return "none" if value is None else str(value)
+
+
+def _values(array: mx.array) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield an array's numbers once their turn has come: of a whole model they are many."""
+    yield np.ascontiguousarray(np.array(array))

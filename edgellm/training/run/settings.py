@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edgellm.training.low_rank import LoraSettings, short_names
 from edgellm.training.optimizer import RateSettings
 
-Stage = Literal["sft"]
-"""What is learned of the data: answers and texts (supervised fine-tuning)."""
+Stage = Literal["sft", "text"]
+"""What is learned of the data: answers and texts (supervised fine-tuning), or texts in windows."""
 
-Method = Literal["lora"]
-"""Which numbers are learned: low-rank changes of a frozen model."""
+Method = Literal["lora", "full"]
+"""Which numbers are learned: low-rank changes of a frozen model, or all of a small one."""
+
+RATES: Mapping[Method, float] = {"lora": 2e-4, "full": 5e-5}
+"""Usual learning rates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,9 @@ class TrainSettings:
         """Return all of it, plain data by the names that options have."""
         named: dict[str, Any] = {}
         for name, value in asdict(self).items():
+            if name == "lora" and self.method == "full":
+                continue  # no adapter is learned
             named.update(value if isinstance(value, dict) else {name: value})
-        named["on"] = short_names(named.pop("targets"))
+        if "targets" in named:
+            named["on"] = short_names(named.pop("targets"))
         return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
 from edgellm.training.data.rendering import Rendered, Template
+from edgellm.training.full.memory import FullMemory
 from edgellm.training.page.step_log import StepLog
 from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.memory import TrainingMemory
@@ -31,12 +33,14 @@ class EpochReport:
         train: mean loss of its steps; None before the first.
         valid: loss of the records that are not learned; None without any.
         step: steps taken when it ended.
+        bits_per_byte: the same of their text, where all of it is counted.
     """
 
     epoch: int
     train: float | None
     valid: float | None
     step: int = 0
+    bits_per_byte: float | None = None
 
 
 class TrainingRun:
@@ -54,7 +58,8 @@ class TrainingRun:
         prepared = prepare(request)
         self.template: Template = prepared.template
         self.data: Rendered = prepared.data
-        self.memory: TrainingMemory = prepared.memory
+        self.memory: TrainingMemory | FullMemory = prepared.memory
+        self._valid_bytes = prepared.valid_bytes
         self._valid, self._facts = prepared.valid, prepared.facts
         self._learner = prepared.learner
         self.trainer: Trainer[Any] = Trainer(
@@ -105,10 +110,14 @@ class TrainingRun:
         self._learner.close()
 
     def _epoch(self, number: int, train: float | None) -> EpochReport:
-        valid = None
-        if self._valid:
-            valid = self.trainer.loss_of(self._valid)
-        return EpochReport(number, train, valid, self.trainer.step)
+        if not self._valid:
+            return EpochReport(number, train, None, self.trainer.step)
+        valid = self.trainer.loss_of(self._valid)
+        bits = None
+        if self._valid_bytes:
+            asked = sum(one.asked for one in self._valid)
+            bits = valid * asked / math.log(2) / self._valid_bytes
+        return EpochReport(number, train, valid, self.trainer.step, bits)
 
     def _page_facts(self) -> PageFacts:
         return page_facts(

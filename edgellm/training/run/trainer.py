@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from edgellm.device.held_signals import signals_held
 from edgellm.errors import NotFiniteError
 from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.low_rank import Change
-from edgellm.training.optimizer import AdamW, clipped, norm_of
+from edgellm.training.optimizer import AdamW, clip_factor, norm_of
 from edgellm.training.run.order import step_items
 from edgellm.training.run.saved_state import SavedState
 from edgellm.training.run.settings import TrainSettings
@@ -147,9 +148,11 @@ class Trainer(Generic[Item]):
         rate = settings.rates.at(number, self.steps)
         applied = math.isfinite(found.loss) and math.isfinite(norm)
         if applied:
-            gradients = clipped(found.by_changes, norm, settings.rates.clip)
-            self.numbers = self._optimizer.update(self.numbers, gradients, rate)
-            self.losses.append((found.loss, found.asked))
+            factor = clip_factor(norm, settings.rates.clip)
+            with signals_held():  # a step is taken whole, or not at all
+                self._optimizer.move(self.numbers, found.by_changes, rate, factor)
+                self.losses.append((found.loss, found.asked))
+                self.step = number + 1
             self._refused = 0
         else:
             self._refused += 1
@@ -158,7 +161,7 @@ class Trainer(Generic[Item]):
                     f"loss or derivatives of steps {number} and {number + 1} are not finite",
                     hint="begin anew in another folder with a smaller --rate",
                 )
-        self.step = number + 1
+            self.step = number + 1
         per_epoch = settings.steps_an_epoch(len(self._items))
         return StepReport(
             step=self.step,

@@ -1,0 +1,6 @@
+"""Full fine-tuning and pretraining: every number of a small model is learned, in float32.
+
+``weights.py`` reads the numbers and ``model_folder.py`` writes them as a model folder;
+``passes.py`` goes through the model there and back, with the layer of ``layer.py`` and the loss of
+``head.py``, whose arithmetic is in ``arithmetic.py``. ``memory.py`` says what all of it takes.
+"""

@@ -1,0 +1,123 @@
+"""Plans the memory of full fine-tuning: all is there at once, nothing is read as needed."""
+
+# T tokens of a micro-batch, E hidden, H heads, V vocabulary
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.errors import MemoryBudgetError
+from edgellm.training.full.arithmetic import LOGITS
+from edgellm.training.full.weights import count_all, number_shapes
+from edgellm.training.trained_model import CACHE_BYTES
+
+ITEM = 4
+"""Bytes of a number: all is float32."""
+
+COPIES = 4
+"""Of each number: itself, its derivative and both moments."""
+
+SPARE_COPIES = 6
+"""Of the largest array, as it is moved or its derivatives are summed."""
+
+PROCESS_BYTES = 200 << 20
+"""Python, MLX, NumPy and the tokenizer, before a model is there."""
+
+BACKWARD_FLOATS = 3.6
+"""Arrays of a layer's widths that its derivatives hold at once."""
+
+SCORES = 2.2
+"""Matrices of attention's scores that they hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullMemory:
+    """Bytes of full fine-tuning.
+
+    Attributes:
+        count: numbers that are learned.
+        numbers: bytes of these, their derivatives and moments.
+        spare: of an array that is moved.
+        kept_inputs: of each layer, for the tokens of a micro-batch.
+        backward: derivatives of one layer, or of the output matrix.
+        process: what a process takes without a model, with MLX's cache.
+        micro_tokens: tokens that go through the model together.
+    """
+
+    count: int
+    numbers: int
+    spare: int
+    kept_inputs: int
+    backward: int
+    process: int = PROCESS_BYTES + CACHE_BYTES
+    micro_tokens: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The bytes of each part, by what people call it."""
+        return {
+            "numbers, derivatives and moments": self.numbers,
+            "an array that moves": self.spare,
+            "kept inputs": self.kept_inputs,
+            "a layer's backward, or the head's": self.backward,
+            "process": self.process,
+        }
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.parts.values())
+
+    def in_words(self) -> str:
+        """Return what a person should know of it."""
+        return (
+            f"{self.total / 1e9:.2f} GB: {self.count / 1e6:.1f} M numbers, all of them learned, "
+            f"take {self.numbers / 1e9:.2f} GB with derivatives and moments"
+        )
+
+
+def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: int) -> FullMemory:
+    """Return the memory of full fine-tuning; micro-batches are smaller where memory is.
+
+    Args:
+        config: of the model.
+        budget: bytes of the process.
+        micro_tokens: that go through the model together, at most.
+        longest: tokens of the longest sequence.
+
+    Raises:
+        MemoryBudgetError: the budget is too small even for one sequence at a time.
+    """
+    tokens = max(micro_tokens, longest)
+    while (memory := _memory(config, tokens, longest)).total > budget:
+        if tokens == longest:
+            raise MemoryBudgetError(
+                f"learning every number takes {memory.total / 1e9:.2f} GB, and the budget is "
+                f"{budget / 1e9:.2f} GB",
+                hint="leave --full out to learn an adapter (LoRA), which takes little more than "
+                f"the model; or give --memory {math.ceil(memory.total / 1e6)}MB",
+            )
+        tokens = max(longest, tokens // 2)
+    return memory
+
+
+def _memory(config: ModelConfig, tokens: int, longest: int) -> FullMemory:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = (config.num_attention_heads, config.num_key_value_heads)
+    queries, keys = (count * config.head_dim for count in heads)
+    widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
+    scores = SCORES * config.num_attention_heads * longest**2
+    layer = BACKWARD_FLOATS * widths * tokens + scores
+    head = 3 * min(LOGITS, tokens * config.vocab_size) + 4 * tokens * hidden
+    sizes = [math.prod(shape) for part in number_shapes(config) for shape in part.values()]
+    count = count_all(config)
+    return FullMemory(
+        count=count,
+        numbers=COPIES * ITEM * count,
+        spare=SPARE_COPIES * ITEM * max(sizes),
+        kept_inputs=(config.num_hidden_layers + 2) * tokens * hidden * ITEM,
+        backward=int(ITEM * max(layer, head)),
+        micro_tokens=tokens,
+    )
