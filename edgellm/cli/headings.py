@@ -5,6 +5,7 @@ PROMPT = "Prompt"
 QUANTIZATION = "Quantization"
 MERGING = "Adapters and differences"
 MEMORY = "Memory"
+TRAINING = "Training"
 SAMPLING = "Sampling"
 SPEED = "Speed"
 SERVER = "Server"
@@ -20,6 +21,7 @@ ORDER = (
     MERGING,
     SERVER,
     MEMORY,
+    TRAINING,
     SAMPLING,
     SPEED,
     TESTS,

@@ -31,6 +31,15 @@ class TargetMachine:
     memory: int | None = None
     disk: float | None = None
 
+    def described_memory(self) -> Memory | None:
+        """Return its memory, all of it free, with a GPU as Apple's; None: as here."""
+        if self.memory is None:
+            return None
+        gpu_limit = self.memory * 3 // 4
+        if self.memory <= SMALL_MACHINE:
+            gpu_limit = self.memory * 2 // 3
+        return Memory(self.memory, self.memory, gpu_limit)
+
 
 def forecast(
     checkpoint: AnyCheckpoint,
@@ -54,9 +63,7 @@ def forecast(
         ReadError: a file cannot be read.
     """
     target = target or TargetMachine()
-    memory = device.read_memory()
-    if target.memory is not None:
-        memory = _described_memory(target.memory)
+    memory = target.described_memory() or device.read_memory()
     plan = plan_for(checkpoint, settings, memory=memory)
     if isinstance(checkpoint, MLXLMCheckpoint) or (target.disk is None and not here):
         return plan  # of mlx-lm's models no layer can be measured alone
@@ -74,11 +81,3 @@ def forecast(
             weights_at_best=step.weights_at_best,
         )
     return plan_for(checkpoint, settings, memory=memory, speeds=speeds)
-
-
-def _described_memory(total: int) -> Memory:
-    """Return the memory of a machine of a known size: all of it free, a GPU as Apple's."""
-    gpu_limit = total * 3 // 4
-    if total <= SMALL_MACHINE:
-        gpu_limit = total * 2 // 3
-    return Memory(total, total, gpu_limit)

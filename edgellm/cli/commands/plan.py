@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
+from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
 from edgellm.console import terminal
+from edgellm.console.training.plan_table import show_training_plan
 from edgellm.device.require_mlx import require_backend
+from edgellm.errors import ConfigError, UnsupportedModelError
 from edgellm.settings import LoadSettings, parse_budget
+
+if TYPE_CHECKING:
+    from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
+    from edgellm.runtime.forecast import TargetMachine
 
 PLAN_OPTIONS = options.LOAD_OPTIONS.only(
     "memory", "context", "context_window", "kv_bits", "backend", "draft", "adapter"
+)
+
+TRAINING = TRAIN_OPTIONS.only("full", "rank", "on", "layers", "batch", "max_tokens").under(
+    headings.TRAINING
 )
 
 
@@ -32,9 +44,26 @@ def plan(
     sim_disk: Annotated[
         str | None, Option(metavar="RATE", help="Plan for a machine with a disk this fast: 3GB/s.")
     ] = None,
+    train: Annotated[
+        bool,
+        Option(
+            "--train",
+            help="Plan training: its memory, and the time of a step.",
+            rich_help_panel=headings.TRAINING,
+        ),
+    ] = False,
+    training: Annotated[TrainOptions, TRAINING],
     json: options.Json = False,
 ) -> None:
-    """Show how a model would run in a memory budget, even before it is downloaded."""
+    """Show how a model would run in a memory budget, even before it is downloaded.
+
+    With --train, how it would be trained: the same options as edgellm train has.
+    """
+    if not train and training != TrainOptions():
+        raise ConfigError(
+            "options of a training run say nothing of a model that only answers",
+            hint="add --train, or leave them out",
+        )
     require_backend()
     from edgellm.console import tables
     from edgellm.device.machine import describe_load
@@ -51,9 +80,47 @@ def plan(
     if sim_disk:
         target = replace(target, disk=parse_budget(sim_disk.removesuffix("/s")))
     checkpoint, downloaded = inspect_model(model)
-    facts = forecast(checkpoint, settings, target, here=downloaded).as_dict()
+    if train:
+        facts = _training_facts(checkpoint, settings, target, training, here=downloaded)
+    else:
+        facts = forecast(checkpoint, settings, target, here=downloaded).as_dict()
     facts["busy"] = describe_load()
     if json:
         terminal.write_json({"model": model, **facts})
+    elif train:
+        show_training_plan(facts, name=model)
     else:
         tables.show_plan(facts, name=model, measured=target == TargetMachine())
+
+
+def _training_facts(
+    checkpoint: AnyCheckpoint,
+    settings: LoadSettings,
+    target: TargetMachine,
+    training: TrainOptions,
+    *,
+    here: bool,
+) -> dict[str, Any]:
+    """Return the plan of a training run, of whose data the lengths are not known."""
+    from edgellm.checkpoint.checkpoint import Checkpoint
+    from edgellm.training.forecast.training_forecast import forecast_training
+
+    if settings != LoadSettings(memory=settings.memory, backend=settings.backend):
+        raise ConfigError(
+            "--context, --context-window, --kv-bits, --draft, --adapter and --beams say nothing of "
+            "training",
+            hint="leave them out; --max-tokens is the length of a record",
+        )
+    if not isinstance(checkpoint, Checkpoint):
+        raise UnsupportedModelError(
+            f"{checkpoint.config.model_type} runs through mlx-lm alone, and cannot be trained here",
+            hint="train a model that edgellm runs itself: edgellm info says",
+        )
+    return forecast_training(
+        checkpoint,
+        training.settings(),
+        settings,
+        target,
+        lengths=[training.max_tokens] * training.batch,
+        here=here,
+    ).as_dict()

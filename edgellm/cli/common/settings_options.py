@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args
@@ -67,6 +68,13 @@ class SettingsOptions:
         """Return the options of all other fields."""
         return self.only(*(name for name in self.options if name not in names))
 
+    def under(self, heading: str) -> SettingsOptions:
+        """Return the same options under another heading of help."""
+        return replace(
+            self,
+            options={name: _under(one, heading) for name, one in self.options.items()},
+        )
+
     def with_defaults(self, **defaults: Any) -> SettingsOptions:
         """Return the same options with some defaults of their own."""
         return replace(self, defaults={**self.defaults, **defaults})
@@ -123,3 +131,10 @@ def _options_of(parameter: inspect.Parameter) -> SettingsOptions | None:
         if isinstance(note, SettingsOptions):
             return note
     return None
+
+
+def _under(annotation: Any, heading: str) -> Any:
+    kind, option_info = get_args(annotation)
+    option_info = copy(option_info)
+    option_info.rich_help_panel = heading
+    return Annotated[kind, option_info]

@@ -103,6 +103,11 @@ def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: i
     return memory
 
 
+def least_full(config: ModelConfig, *, longest: int) -> int:
+    """Return the smallest budget that ``plan_full`` takes, of whole megabytes."""
+    return math.ceil(_memory(config, longest, longest).total / 1e6) * 1_000_000
+
+
 def _memory(config: ModelConfig, tokens: int, longest: int) -> FullMemory:
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = (config.num_attention_heads, config.num_key_value_heads)

@@ -146,6 +146,14 @@ def plan_training(
     return replace(least, pinned=pinned, layers=least.layers + pinned * max(layer_bytes))
 
 
+def least_memory(
+    checkpoint: Checkpoint, lora: LoraSettings, *, step_tokens: int, longest: int
+) -> int:
+    """Return the smallest budget that ``plan_training`` takes, of whole megabytes."""
+    least = _least(checkpoint, lora, step_tokens, min(longest, step_tokens), longest).total
+    return math.ceil(least / 1e6) * 1_000_000
+
+
 def _least(
     checkpoint: Checkpoint, lora: LoraSettings, step_tokens: int, tokens: int, longest: int
 ) -> TrainingMemory:

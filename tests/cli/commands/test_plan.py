@@ -56,3 +56,39 @@ def test_plan_takes_a_share_of_another_machines_memory(run, model):
         ]
     )
     assert planned["budget"] == 8 * 10**9
+
+
+def test_plan_of_training_says_the_memory_that_training_takes(run, model):
+    options = ["--rank", 4, "--on", "all", "--batch", 2, "--max-tokens", 32]
+    planned = json.loads(run("plan", model, "--train", *options, "--sim-ram", "8GB", "--json")[1])
+    assert planned["total"] == sum(planned["parts"].values())
+    assert planned["step_tokens"] == 64
+    code, out, err = run("plan", model, "--train", *options, "--memory", "1MB")
+    assert (code, out) == (3, "")
+    assert f"give --memory {planned['least'] // 1_000_000}MB" in err
+    code, out, err = run("plan", model, "--train", *options, "--memory", planned["least"])
+    assert (code, err) == (0, "")
+    for said in ("kept inputs", "least memory", "arithmetic", "time a step"):
+        assert said in out
+
+
+@pytest.mark.parametrize(
+    "options", [["--rank", 8], ["--train", "--context", 64], ["--train", "--beams", 2]]
+)
+def test_options_of_another_plan_are_refused(run, model, options):
+    code, out, err = run("plan", model, *options)
+    assert (code, out) == (2, "")
+    assert "leave them out" in err
+
+
+def test_plan_of_a_model_that_is_learned_whole_counts_every_number(run, model):
+    code, out, err = run("plan", model, "--train", "--full", "--batch", 2, "--json")
+    assert (code, err) == (0, "")
+    planned = json.loads(out)
+    info = json.loads(run("info", model, "--json")[1])
+    assert planned["learned"] == info["parameters"]
+    assert planned["total"] == sum(planned["parts"].values())
+    assert not planned["is_measured"]
+    code, out, err = run("plan", model, "--train", "--full", "--batch", 2, "--memory", "1MB")
+    assert (code, out) == (3, "")
+    assert f"give --memory {planned['least'] // 1_000_000}MB" in err

@@ -1,0 +1,1 @@
+"""Training on a terminal: its plan as a table."""

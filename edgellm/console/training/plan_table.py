@@ -1,0 +1,55 @@
+"""The plan of a training run, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.console.tables import Row, show_rows
+from edgellm.console.units import count, plural, rate, seconds, size
+
+
+def show_training_plan(plan: Mapping[str, Any], *, name: str) -> None:
+    """Write what ``TrainingForecast.as_dict`` returns; ``busy`` says what else the machine did."""
+    rows = [
+        ("learned", f"{count(plan['learned'])} numbers"),
+        *((part, size(nbytes)) for part, nbytes in plan["parts"].items()),
+        ("total", f"{size(plan['total'])} of a budget of {size(plan['budget'])}"),
+        ("least memory", f"--memory {plan['least'] // 1_000_000}MB"),
+        ("layers in memory", f"{plan['pinned']} of {plan['layers']}"),
+        ("a step", _step(plan)),
+        ("read a step", size(plan["bytes_read"]) if plan["bytes_read"] else "nothing"),
+        *_disk(plan),
+        ("arithmetic", _arithmetic(plan)),
+        ("time a step", f"{seconds(plan['seconds_a_step'])}, limited by {_limit(plan)}"),
+    ]
+    show_rows(rows, title=name)
+
+
+def _step(plan: Mapping[str, Any]) -> str:
+    text = f"{plan['step_tokens']:,} tokens at most"
+    if plan["micro_tokens"] < plan["step_tokens"]:
+        text += f", {plan['micro_tokens']:,} in a layer at a time"
+    return text
+
+
+def _disk(plan: Mapping[str, Any]) -> list[Row]:
+    if not plan["disk"]:
+        return []
+    hidden = plural(plan["hidden_from_tokens"], "token")
+    return [("disk", f"{rate(plan['disk'])}: hidden behind the arithmetic from {hidden} a step on")]
+
+
+def _arithmetic(plan: Mapping[str, Any]) -> str:
+    text = f"{plan['arithmetic'] / 1e9:.3g} GFLOP/s"
+    if not plan["is_measured"]:
+        return f"{text}, assumed: it was not measured"
+    if plan["busy"]:
+        return f"{text}, measured here while {plan['busy']}"
+    return f"{text}, measured here with one layer"
+
+
+def _limit(plan: Mapping[str, Any]) -> str:
+    if plan["hidden_from_tokens"] and plan["hidden_from_tokens"] > plan["step_tokens"]:
+        return "the disk"
+    return "arithmetic"

@@ -1,0 +1,96 @@
+"""The speed of a training step's arithmetic here, measured with one of the model's layers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device import machine as device
+from edgellm.settings import LoadSettings
+from edgellm.training.gradients import step_gradients
+from edgellm.training.low_rank import LoraSettings, initial_changes
+from edgellm.training.micro_batch import NOT_ASKED, MicroBatch, TrainingSequence
+from edgellm.training.trained_model import LayersInMemory, OpenModel
+
+OPERATIONS, OPERATIONS_OF_ALL = 6, 8
+"""Of a token and a number of a matrix: a multiplication and an addition, there, there again and
+back; and again where the matrix itself is learned."""
+
+MOST_TOKENS = 128
+"""That go through the measured layer."""
+
+SECONDS, MOST_REPEATS = 0.5, 21
+"""That measuring may take, once it has begun, and times that the layer is gone through."""
+
+ASSUMED_CPU, ASSUMED_GPU = 1e11, 4e12
+"""Operations a second of a machine that cannot be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArithmeticRate:
+    """Operations of training a second; ``measured`` says whether here or by a guess."""
+
+    operations: float
+    measured: bool
+
+
+def assumed_rate() -> ArithmeticRate:
+    """Return what is assumed where nothing can be measured."""
+    return ArithmeticRate(ASSUMED_GPU if device.has_gpu() else ASSUMED_CPU, measured=False)
+
+
+def measure_rate(
+    checkpoint: Checkpoint, lora: LoraSettings, load: LoadSettings, *, tokens: int
+) -> ArithmeticRate:
+    """Return how fast one layer goes there and back, filled with the model's own weights.
+
+    Args:
+        checkpoint: the model.
+        lora: what is learned.
+        load: which arithmetic.
+        tokens: of a step.
+
+    Raises:
+        ReadError: a file cannot be read.
+    """
+    middle = len(checkpoint.layers) // 2
+    one = replace(
+        checkpoint,
+        config=replace(checkpoint.config, num_hidden_layers=1),
+        layers=checkpoint.layers[middle : middle + 1],
+    )
+    tokens = max(2, min(tokens, MOST_TOKENS))
+    # a token alone is asked for: the output matrix has little to do
+    asked = (NOT_ASKED,) * (tokens - 2) + (0, NOT_ASKED)
+    batch = MicroBatch.of([TrainingSequence((0,) * tokens, asked)])
+    lora = replace(lora, layers=None)
+    changes = initial_changes(one.config, lora, 0)
+    opened = OpenModel(one, lora, LayersInMemory([0]), load)
+    with closing(opened):
+        step_gradients(opened.model, [batch], changes)  # compiles, and touches memory
+        times: list[float] = []
+        while sum(times) < SECONDS and len(times) < MOST_REPEATS:
+            begun = time.perf_counter()
+            step_gradients(opened.model, [batch], changes)
+            times.append(time.perf_counter() - begun)
+    seconds = statistics.median(times)
+    mx.clear_cache()
+    return ArithmeticRate(OPERATIONS * layer_numbers(checkpoint) * tokens / seconds, measured=True)
+
+
+def layer_numbers(checkpoint: Checkpoint) -> int:
+    """Return the numbers of a layer's matrices."""
+    shapes = [shape for shape in checkpoint.config.tensor_shapes().values() if len(shape) == 2]
+    return sum(rows * columns for rows, columns in shapes)
+
+
+def matrix_numbers(checkpoint: Checkpoint) -> int:
+    """Return the numbers of all matrices that a token goes through."""
+    config = checkpoint.config
+    outer = config.vocab_size * config.hidden_size
+    return config.num_hidden_layers * layer_numbers(checkpoint) + outer

@@ -1,0 +1,93 @@
+"""The forecast of a training run, beside what training then reads."""
+
+import dataclasses
+
+import pytest
+from support.tiny import LAYERS, LLAMA, write_model
+from support.training import LORA, sequences
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.errors import MemoryBudgetError
+from edgellm.runtime.forecast import TargetMachine
+from edgellm.settings import LoadSettings
+from edgellm.training.forecast.training_forecast import (
+    bytes_of_a_step,
+    forecast_training,
+    reads,
+)
+from edgellm.training.gradients import step_gradients
+from edgellm.training.low_rank import count_numbers, first_changed, initial_changes
+from edgellm.training.micro_batch import micro_batches
+from edgellm.training.run.memory import TrainingMemory
+from edgellm.training.run.settings import TrainSettings
+from edgellm.training.trained_model import LayersInMemory, OpenModel
+
+SETTINGS = TrainSettings(lora=LORA, batch=2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return read_checkpoint(write_model(tmp_path_factory.mktemp("m") / "model", LLAMA))
+
+
+def forecast(checkpoint, budget, target=None, *, settings=SETTINGS, here=False):
+    load = LoadSettings(memory=budget, activations="float")
+    return forecast_training(checkpoint, settings, load, target, lengths=[64, 64], here=here)
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+@pytest.mark.parametrize("buffers", [1, 2, 3])
+def test_there_and_back_the_layers_that_are_read_are_twice_those_beyond_the_buffers(count, buffers):
+    visits = [*range(count), *reversed(range(count))]
+    assert len(reads(visits, buffers)) == 2 * max(0, count - buffers)
+
+
+@pytest.mark.parametrize("layers", [None, 1, 2])
+def test_a_step_reads_what_was_forecast(checkpoint, layers):
+    lora = dataclasses.replace(LORA, layers=layers)
+    settings = LoadSettings(activations="float")
+    opened = OpenModel(checkpoint, lora, LayersInMemory((), 2), settings)
+    changes = initial_changes(checkpoint.config, lora, 0)
+    batches = micro_batches(sequences(), 100)
+    step_gradients(opened.model, batches, changes)
+    before = opened.model.layers.reads
+    for _ in range(4):
+        step_gradients(opened.model, batches, changes)
+    found = (opened.model.layers.reads - before) / 4
+    opened.close()
+    memory = TrainingMemory(
+        outer=0,
+        layers=0,
+        adapter=0,
+        kept_inputs=0,
+        backward=0,
+        pinned=0,
+        count=LAYERS,
+        micro_tokens=100,
+    )
+    expected = bytes_of_a_step(checkpoint, memory, first_changed(lora, LAYERS))
+    assert found == pytest.approx(expected / checkpoint.layers[0].nbytes)
+
+
+def test_the_disk_is_hidden_where_arithmetic_takes_as_long(checkpoint):
+    target = TargetMachine(disk=1e6)
+    least = forecast(checkpoint, "1GB", target).least
+    plan = forecast(checkpoint, least, target)
+    assert plan.pinned == 0
+    assert plan.bytes_read > 0
+    assert not plan.is_measured
+    numbers = plan.operations / 6
+    expected = plan.bytes_read / 1e6 * plan.arithmetic / (6 * numbers)
+    assert plan.hidden_from == pytest.approx(expected, abs=1)
+    assert plan.seconds == pytest.approx(plan.bytes_read / 1e6), "128 tokens are not as many"
+    assert plan.learned == count_numbers(initial_changes(checkpoint.config, LORA, 0))
+    with pytest.raises(MemoryBudgetError):
+        forecast(checkpoint, least - 1_000_001, target)
+
+
+def test_the_arithmetic_of_a_model_that_is_here_is_measured(checkpoint):
+    plan = forecast(checkpoint, "1GB", here=True)
+    assert plan.is_measured
+    assert plan.arithmetic > 0
+    assert (plan.bytes_read, plan.disk, plan.hidden_from) == (0, None, 0)
+    assert plan.total == sum(plan.parts.values())
