@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from edgellm.converters.conversion import (
     ConvertCallback,
 )
 from edgellm.converters.destination import destination_path, make_folder_of, require_space
+from edgellm.converters.formats import open_format
 from edgellm.converters.gguf.architectures.names import gguf_name, is_permuted, norm_offset
 from edgellm.converters.gguf.family_numbers import FULL_EVERY
 from edgellm.converters.gguf_export.matrices import GgufMatrix
@@ -27,6 +29,8 @@ from edgellm.converters.gguf_export.model_metadata import (
 from edgellm.converters.gguf_export.vocabulary import vocabulary_metadata
 from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, write_gguf
 from edgellm.converters.huggingface.source import HuggingFaceSource
+from edgellm.converters.lora.kept_change import kept_change
+from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.tensors.file_rows import GGUF_MAGIC, begins_with
 from edgellm.converters.tensors.recipe import OutputTensor, make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
@@ -34,6 +38,7 @@ from edgellm.converters.tensors.source import Bytes, Source
 from edgellm.converters.tensors.spelled_source import SpelledSource
 from edgellm.errors import ConversionError, UnsupportedModelError
 from edgellm.files.file_lock import file_lock
+from edgellm.files.given_path import given_path
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json
 from edgellm.hub.resolve import locate
@@ -58,6 +63,9 @@ class ExportReport:
         errors: of each matrix that is not exactly what it was, by its path: the root mean square of
             the change over that of the weights.
         notes: where llama.cpp will not compute what edgellm does, or cut texts as it does.
+        merged: how many tensors an adapter has changed.
+        change_kept: share of the adapter's change that is left after rounding; None: there is no
+            low-rank change.
     """
 
     path: Path
@@ -65,12 +73,15 @@ class ExportReport:
     kinds: Mapping[str, int]
     errors: Mapping[str, float]
     notes: tuple[str, ...]
+    merged: int = 0
+    change_kept: float | None = None
 
 
 def export(
     model: str | Path,
     destination: str | Path,
     *,
+    adapter: str | Path | None = None,
     force: bool = False,
     progress: ConvertCallback | None = None,
 ) -> ExportReport:
@@ -83,6 +94,8 @@ def export(
     Args:
         model: a folder, a bundled name or a Hub id.
         destination: the file to be made.
+        adapter: a LoRA adapter to be merged into the model; the matrices that it changes are
+            unquantized in the file, in the type of their numbers or scales.
         force: replace the file that is there, once the new one is whole.
         progress: called after each piece of the model.
 
@@ -97,16 +110,24 @@ def export(
     make_folder_of(path)
     with file_lock(path, "edgellm export"):
         _require_free(path, replace=force)
-        return _export(folder, path, replace=force, progress=progress or (lambda _: None))
+        source: Source = SpelledSource(HuggingFaceSource(folder))
+        if adapter is None:
+            return _export(source, folder, path, replace=force, progress=progress)
+        merged = MergedSource(source, given_path(adapter))
+        report = _export(merged, folder, path, replace=force, progress=progress)
+        made = open_format(path)
+        kept = None if made is None else kept_change(merged, made)
+        return dataclasses.replace(report, merged=merged.merged, change_kept=kept)
 
 
-def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallback) -> ExportReport:
-    source = SpelledSource(HuggingFaceSource(folder))
+def _export(
+    source: Source, folder: Path, path: Path, *, replace: bool, progress: ConvertCallback | None
+) -> ExportReport:
     recipe = make_recipe(source, ConversionSettings(bits=16))
     config = ModelConfig.from_dict(recipe.config)
     architecture = architecture_of(config)
     source_bytes = sum(file.source_bytes for file in recipe.files)
-    counter = ConversionProgress(source_bytes, progress)
+    counter = ConversionProgress(source_bytes, progress or (lambda _: None))
     on_read = partial(counter.read, path.name)
     matrices = {
         tensor.name: _matrix(source, tensor, architecture, config.head_dim, on_read)

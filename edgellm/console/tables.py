@@ -276,6 +276,11 @@ def show_conversion(report: ConversionReport, *, listed: bool) -> None:
 
 def show_export(report: ExportReport) -> None:
     """Write what was made to standard error, and a table of what changed to standard output."""
+    if report.merged:
+        kept = ""
+        if report.change_kept is not None:
+            kept = f"; {percent(min(max(report.change_kept, 0.0), 1.0))} of its change is left"
+        note(f"the adapter has changed {plural(report.merged, 'tensor')}, unquantized here{kept}")
     kinds = ", ".join(f"{number} in {kind}" for kind, number in report.kinds.items())
     line = f"{report.path}: {size(report.file_bytes)}; matrices: {kinds}"
     if not report.errors:

@@ -210,6 +210,8 @@ def export_facts(report: ExportReport) -> dict[str, Any]:
         "matrices": dict(report.kinds),
         "errors": dict(report.errors),
         "notes": list(report.notes),
+        "merged": report.merged,
+        "change_kept": report.change_kept,
     }
 
 
