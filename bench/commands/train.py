@@ -11,10 +11,10 @@ from typer import Option
 
 from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.tables.text_tables import training_columns
+from edgellm.bench.tables.text_tables import training_columns, training_sentences
 from edgellm.cli import headings
 from edgellm.cli.common.values import one_of
-from edgellm.console.terminal import note
+from edgellm.console.terminal import note, write_line
 from edgellm.setting_values import choice
 from edgellm.settings import DEFAULT_MODEL, parse_budget
 
@@ -199,6 +199,9 @@ def train(
         note(sentence)
     records, stopped = common.collect_records(partial(measure_training, settings), output)
     common.print_records(records, training_columns(records), json=json, wide=wide)
+    sentences = training_sentences(records)
+    if sentences and not json:
+        write_line("\n" + "\n".join(sentences))
     if records and not json:
         note(
             f"loss: nats per token of the first step's {batch} sequences, before and after "

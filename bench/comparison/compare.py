@@ -13,6 +13,7 @@ from typing import Any
 from edgellm.bench.records.differences import flat_environment, short_model
 from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.record import Record
+from edgellm.bench.records.training import TrainingRecord
 
 CONFIDENCE = 0.95
 """Of the interval round a change, where there are samples enough."""
@@ -30,6 +31,9 @@ EVALUATION_KEYS = (
     *("task", "shots", "shot_seed", "decoding", "chat", "seed", "kv_bits", "prompt_hash"),
 )
 """The same of evaluations; other kinds have none of them."""
+
+TRAINING_KEYS = ("work", "rank", "steps")
+"""The same of training."""
 
 MACHINE_KEYS = ("threads", "dtype", "bits")
 """Keys that do not count where each file has but one value of them: machines differ in cores."""
@@ -155,6 +159,8 @@ def _distinguishing_keys(files: Sequence[Sequence[Record]]) -> list[str]:
     keys = [name for name in KEYS if name not in MACHINE_KEYS or _varies_in_a_file(files, name)]
     if any(isinstance(record, EvaluationRecord) for records in files for record in records):
         keys += EVALUATION_KEYS
+    if any(isinstance(record, TrainingRecord) for records in files for record in records):
+        keys += TRAINING_KEYS
     return keys
 
 

@@ -64,6 +64,11 @@ class TrainingRecord(Record):
     )
 
     @property
+    def work(self) -> str:
+        """The data of a step, in words."""
+        return f"{self.batch} x {self.tokens} tokens"
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Tokens of a step by its seconds, the median of the timed steps."""
         paces = [

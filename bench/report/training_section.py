@@ -9,9 +9,9 @@ from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.training import TrainingRecord
 from edgellm.bench.report.parts.record_tables import records_table
-from edgellm.bench.tables.text_tables import number, seconds, training_columns
+from edgellm.bench.tables.text_tables import number, seconds, training_columns, training_sentences
 from edgellm.console.units import size
-from edgellm.pages.elements import definitions, details, panel, panels, section
+from edgellm.pages.elements import bullets, definitions, details, panel, panels, section
 from edgellm.pages.plots import Bar, bars
 
 NOTE = (
@@ -65,13 +65,16 @@ def _of_model(model: str, records: Sequence[TrainingRecord], styles: Mapping[str
         )
 
     name, first = short_model(model), records[0]
-    work = f"{first.batch} x {first.tokens} tokens a step"
     shown = [
         panel(f"{name}, peak of the process", drawn("peak_memory_bytes", size)),
-        panel(f"{name}, seconds per step of {work}", drawn("median_seconds", seconds)),
+        panel(f"{name}, seconds per step of {first.work}", drawn("median_seconds", seconds)),
         panel(f"{name}, loss after {first.steps} steps", drawn("loss_after", number(4))),
     ]
-    return panels(shown) + records_table(records, training_columns(records))
+    return (
+        panels(shown)
+        + bullets(training_sentences(records))
+        + records_table(records, training_columns(records))
+    )
 
 
 def _ends(record: TrainingRecord, figure: str) -> tuple[float | None, float | None]:

@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.differences import flatten
 from edgellm.bench.records.doubts import MAX_SHARE, MAX_SPREAD
-from edgellm.bench.records.record import SCHEMA, Record
+from edgellm.bench.records.record import SCHEMA, Record, quotient
+from edgellm.bench.records.training import TrainingRecord
 from edgellm.console.units import count, size
 
 Column = tuple[str, Callable[[Any], str]]
@@ -170,6 +172,27 @@ def training_columns(records: Sequence[Row]) -> dict[str, Column]:
     if not any(_is_paged(record) for record in records):
         del columns["pinned"], columns["of"]
     return columns
+
+
+def training_sentences(records: Sequence[TrainingRecord]) -> list[str]:
+    """Return how edgellm's first record of each method compares with every other library's."""
+    own: dict[tuple[str, str], TrainingRecord] = {}
+    for record in records:
+        if record.backend == OWN and not record.error:
+            own.setdefault((record.model, record.method), record)
+    sentences = []
+    for record in records:
+        ours = own.get((record.model, record.method))
+        if ours is None or record.backend == OWN or record.error:
+            continue
+        pace = quotient(ours.tokens_per_second, record.tokens_per_second)
+        peak = quotient(ours.peak_memory_bytes, record.peak_memory_bytes)
+        if pace and peak:
+            sentences.append(
+                f"{ours.test}: {OWN} has {pace:.2f} times the tokens/s and {peak:.2f} times the "
+                f"peak of {record.backend}, {record.test}"
+            )
+    return sentences
 
 
 def _is_paged(record: Row) -> bool:

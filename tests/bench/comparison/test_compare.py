@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bench_records import MACHINE, evaluation, speed
+from support.bench_records import MACHINE, evaluation, speed, training
 
 from edgellm.bench.comparison.compare import Change, change, compare, environments
 
@@ -105,3 +105,12 @@ def test_evaluations_of_two_files_are_matched_by_what_was_asked():
     assert [match.records for match in found] == list(zip(slow, fast, strict=True))
     assert {match.changes[0].ratio for match in found} == {4.0}
     assert "task" not in compare([[speed()], [speed()]])[0].key
+
+
+def test_training_is_matched_by_technique_and_by_the_data_of_a_step():
+    before = [training(), training(test="LoRA, paged", pinned_layers=0), training(tokens=64)]
+    after = [training(seconds=(0.5, 1.0)), training(tokens=256)]
+    found = {(item.key["test"], item.key["work"]): item for item in compare([before, after])}
+    assert len(found) == 4
+    assert found["LoRA", "4 x 128 tokens"].changes[0].ratio == pytest.approx(2.0)
+    assert found["LoRA", "4 x 64 tokens"].records[1] is None
