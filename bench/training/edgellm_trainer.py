@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 import mlx.core as mx
 
 from edgellm.bench.training.task import Task, longest
+from edgellm.bench.training.technique import FULL
 from edgellm.bench.training.trainer import Report, Sizes
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.models.arithmetic import engine_for
 from edgellm.settings import LoadSettings
+from edgellm.training.full.memory import plan_full
+from edgellm.training.full.weights import require_plain
 from edgellm.training.learners.adapter import AdapterLearner
+from edgellm.training.learners.full import FullLearner
+from edgellm.training.learners.learner import Learner
 from edgellm.training.low_rank import LoraSettings, count_numbers
+from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.optimizer import RateSettings
-from edgellm.training.run.memory import BUFFERS, TrainingMemory, plan_training
+from edgellm.training.run.memory import BUFFERS, plan_training
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.trainer import Trainer
 from edgellm.training.trained_model import OpenModel
@@ -35,18 +43,11 @@ class EdgellmTrainer:
     def __init__(self, task: Task) -> None:
         self._task = task
         checkpoint = read_checkpoint(Path(task.folder))
-        lora = LoraSettings(
-            rank=task.rank, alpha=task.alpha, dropout=0.0, targets=tuple(task.targets)
-        )
         load = _load_settings(task)
-        sequences = task.sequences
-        plan = self._plan = _plan(task, checkpoint, lora, load)
-        opened = OpenModel(checkpoint, lora, plan.in_memory, load)
-        self._learner = AdapterLearner(
-            opened, checkpoint.config, lora, micro_tokens=plan.micro_tokens, seed=task.seed
-        )
+        opened = self._opened = _open(task, checkpoint, load)
         settings = TrainSettings(
-            lora=lora,
+            method="full" if task.technique.method == FULL else "lora",
+            lora=_lora(task),
             rates=RateSettings(
                 rate=task.rate, schedule="constant", warmup=0.0, decay=task.decay, clip=0.0
             ),
@@ -54,12 +55,10 @@ class EdgellmTrainer:
             batch=task.batch,
             seed=task.seed,
         )
-        self._trainer = Trainer(self._learner, sequences, settings)
+        self._trainer: Trainer[TrainingSequence] = Trainer(opened.learner, task.sequences, settings)
         self.device: str = machine.chip_name()
         self.arithmetic: str = _arithmetic(load)
-        self.memory: int | None = load.memory if isinstance(load.memory, int) else None
-        if task.technique.paged and self.memory is None:
-            self.memory = plan.total
+        self.memory: int | None = opened.budget
 
     @staticmethod
     def warm_up(task: Task) -> None:
@@ -80,13 +79,12 @@ class EdgellmTrainer:
     def sizes(self) -> Sizes:
         """Return the bytes of weights in memory and of what is learned."""
         numbers = count_numbers(self._trainer.numbers)
-        plan = self._plan
         return Sizes(
             numbers=numbers,
-            weights=plan.outer + plan.layers + plan.turned + ITEM * numbers,
+            weights=self._opened.frozen + ITEM * numbers,
             gradients=ITEM * numbers,
             optimizer=2 * ITEM * numbers,
-            pinned=plan.pinned,
+            pinned=self._opened.pinned,
         )
 
     def device_peak(self) -> int | None:
@@ -99,7 +97,65 @@ class EdgellmTrainer:
 
     def close(self) -> None:
         """Free the model."""
-        self._learner.close()
+        self._opened.learner.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A model that is open for training.
+
+    Attributes:
+        learner: has the numbers that are learned.
+        frozen: bytes of weights in memory that are not.
+        pinned: layers in memory; None where nothing can page.
+        budget: that is kept; None where there is none.
+    """
+
+    learner: Learner[TrainingSequence]
+    frozen: int = 0
+    pinned: int | None = None
+    budget: int | None = None
+
+
+def _open(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> _Opened:
+    """Open a model for a task. Raises EdgeLLMError where it cannot be had, or not in memory."""
+    length = longest(task.sequences)
+    micro_tokens = task.batch // task.technique.accumulation * length
+    if task.technique.method == FULL:
+        require_plain(checkpoint)
+        whole = plan_full(
+            checkpoint.config, budget_for(load), micro_tokens=micro_tokens, longest=length
+        )
+        return _Opened(learner=FullLearner(checkpoint, micro_tokens=whole.micro_tokens))
+    lora, technique = _lora(task), task.technique
+    plan_within = partial(
+        plan_training,
+        checkpoint,
+        lora,
+        step_tokens=task.batch * length,
+        micro_tokens=micro_tokens,
+        longest=length,
+    )
+    budget = technique.memory
+    if technique.paged and budget is None:
+        resident = plan_within(LARGEST)
+        buffers = BUFFERS * max(layer.nbytes for layer in checkpoint.layers)
+        budget = resident.total - resident.layers + min(buffers, resident.layers)
+    plan = plan_within(budget_for(load) if budget is None else budget)
+    learner = AdapterLearner(
+        OpenModel(checkpoint, lora, plan.in_memory, load),
+        checkpoint.config,
+        lora,
+        micro_tokens=plan.micro_tokens,
+        seed=task.seed,
+    )
+    return _Opened(
+        learner=learner, frozen=plan.outer + plan.layers, pinned=plan.pinned, budget=budget
+    )
+
+
+def _lora(task: Task) -> LoraSettings:
+    return LoraSettings(rank=task.rank, alpha=task.alpha, dropout=0.0, targets=task.targets)
 
 
 def _load_settings(task: Task) -> LoadSettings:
@@ -111,31 +167,6 @@ def _load_settings(task: Task) -> LoadSettings:
         threads=task.threads,
         activations=cast("Literal['auto', 'int8', 'float']", activations),
     )
-
-
-def _plan(
-    task: Task, checkpoint: Checkpoint, lora: LoraSettings, load: LoadSettings
-) -> TrainingMemory:
-    """Return which layers are in memory. Raises MemoryBudgetError."""
-    length = longest(task.sequences)
-    size = task.batch // task.technique.accumulation
-
-    def plan_within(budget: int) -> TrainingMemory:
-        return plan_training(
-            checkpoint,
-            lora,
-            budget,
-            step_tokens=task.batch * length,
-            micro_tokens=size * length,
-            longest=length,
-            kernels=engine_for(load),
-        )
-
-    if task.technique.paged and load.memory is None:
-        whole = plan_within(LARGEST)
-        largest = max(layer.nbytes for layer in checkpoint.layers)
-        return plan_within(whole.total - whole.layers + min(BUFFERS, whole.count) * largest)
-    return plan_within(budget_for(load))
 
 
 def _arithmetic(load: LoadSettings) -> str:

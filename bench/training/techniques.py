@@ -15,7 +15,7 @@ PARTS = 4
 """Parts of a step where accumulation is measured without being asked for."""
 
 METHODS_OF: Mapping[str, tuple[str, ...]] = {
-    OWN: (LORA, QLORA),
+    OWN: (FULL, LORA, QLORA),
     MLX_LM: (FULL, LORA, QLORA),
     PEFT: (FULL, LORA),
     CUDA: (FULL, LORA),
@@ -75,7 +75,7 @@ def _of_method(choice: Choice, backend: str, method: str) -> list[Technique]:
             ways = _asked_for(choice, plain)
         else:
             ways = _usual(plain)
-        if backend == OWN:
+        if backend == OWN and method != FULL:
             # layers are computed again from their inputs, whatever is asked for
             ways = [replace(way, checkpointing=True) for way in ways]
             ways += _paged(choice, replace(plain, checkpointing=True))

@@ -61,5 +61,5 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(folder, capsys):
     command = ["bench", "train", folder, "--backend", "edgellm"]
     assert main([*command, "--batch", "3", "--accumulation", "2"]) == 2
     assert "--batch a multiple of 2" in capsys.readouterr().err
-    assert main([*command, "--technique", "full"]) == 2
-    assert "--technique qlora" in capsys.readouterr().err
+    assert main(["bench", "train", folder, "--backend", "peft", "--technique", "qlora"]) == 2
+    assert "--technique lora" in capsys.readouterr().err

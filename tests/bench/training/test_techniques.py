@@ -14,6 +14,7 @@ def titles(**choice):
 
 def test_the_usual_set_changes_one_thing_at_a_time():
     assert titles(backends=("edgellm", "peft")) == [
+        "edgellm: full",
         "edgellm: LoRA",
         "edgellm: QLoRA 4-bit",
         "edgellm: QLoRA 4-bit, 4 parts",

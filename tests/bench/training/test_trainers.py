@@ -84,3 +84,7 @@ def test_full_training_of_torch_is_that_of_mlx_lm(folders):
     assert of_torch.numbers == of_mlx.numbers
     # the derivatives are as large as the model
     assert of_torch.gradients == 4 * of_torch.numbers
+    losses, own = trained(EdgellmTrainer, tiny_task(folders[16], "edgellm", method="full"))
+    assert losses == pytest.approx(theirs, abs=1e-3)
+    assert own.numbers == of_torch.numbers
+    assert own.weights == own.gradients == of_torch.gradients
