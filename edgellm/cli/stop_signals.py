@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False  # typing's own is slow to import
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from edgellm.cli.terminal_state import TerminalState
@@ -43,6 +44,7 @@ class StopSignals:
         self._armed = False
         self._count = 0
         self._lost = False
+        self._unhurried = False
         # while a command runs
         self._terminal: TerminalState | None = None
 
@@ -71,6 +73,19 @@ class StopSignals:
         if terminal is not None and (self.received or terminal.changed):
             terminal.restore()
 
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Give the ``with`` block all the time it takes, after a signal too; a third ends it."""
+        if self.received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._unhurried = True
+        try:
+            yield
+        finally:
+            self._unhurried = False
+            if self.received:
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+
     def _take(self, number: int, _: FrameType | None) -> None:
         self._count += 1
         if self._terminal is None or self._count >= PATIENCE:
@@ -78,7 +93,8 @@ class StopSignals:
         elif self._count == 1:
             self.received = number
             signal.signal(signal.SIGALRM, self._wake)
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+            if not self._unhurried:
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
             self._terminal.drop_lost_streams()
             self._raise()
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.checkpoint.folder import ADAPTER_CONFIG, LAYER_PREFIX
 from edgellm.checkpoint.safetensors_file import TensorData, write_tensors
 from edgellm.files.atomic import write_file
 from edgellm.training.low_rank import Change, LoraSettings
+
+Floats = npt.NDArray[np.float32]
 
 AdapterFormat = Literal["peft", "mlx-lm"]
 
@@ -48,7 +51,7 @@ def write_adapter(
         file, other = folder / MLX_LM_FILE, folder / PEFT_FILE
     text = json.dumps(config, indent=2) + "\n"
     write_file(folder / ADAPTER_CONFIG, [text.encode()])
-    stored = [_tensor(name, array) for name, array in tensors.items()]
+    stored = [float_tensor(name, array) for name, array in tensors.items()]
     write_tensors(file, stored, metadata={"format": "pt"})
     other.unlink(missing_ok=True)  # of this run, before it went on in another form
 
@@ -107,6 +110,10 @@ def _as_mlx_lm(
     return tensors, config
 
 
-def _tensor(name: str, array: mx.array) -> TensorData:
-    values = np.ascontiguousarray(np.array(array.astype(mx.float32)))
-    return TensorData(name, "F32", values.shape, [values])
+def float_tensor(name: str, array: mx.array) -> TensorData:
+    """Return an array as it is written in float32: in NumPy only once its turn comes."""
+    return TensorData(name, "F32", tuple(array.shape), _floats(array))
+
+
+def _floats(array: mx.array) -> Iterator[Floats]:
+    yield np.ascontiguousarray(np.array(array.astype(mx.float32), copy=False))

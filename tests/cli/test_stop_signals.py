@@ -233,3 +233,31 @@ def test_a_clean_up_that_waits_for_ever_is_given_up():
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30) == (b"", b"")
     assert process.returncode == 128 + signal.SIGTERM
+
+
+UNHURRIED = """
+import time
+from edgellm.cli import stop_signals
+
+stop_signals.PATIENCE_SECONDS = 0.1
+stop_signals.STOP.arm()
+stop_signals.STOP.command_begins()
+try:
+    print("begun", flush=True)
+    time.sleep(60)
+finally:
+    with stop_signals.STOP.unhurried():
+        time.sleep(0.5)
+        print("saved", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_save_has_all_the_time_that_it_takes_and_what_follows_has_not():
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNHURRIED], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == (b"saved\n", b"")
+    assert process.returncode == 128 + signal.SIGTERM

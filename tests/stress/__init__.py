@@ -2,6 +2,6 @@
 
 ``python tests/stress/NAME.py``: ``budgets`` (process memory), ``disks`` (full and read-only),
 ``engines`` (sequences that come and go), ``hostile_clients`` (of a server), ``kills``, ``serving``
-(requests to a server), ``signals``, ``soak`` (threads, chats, asyncio), ``structured_output`` and
-``writers`` (many of one name).
+(requests to a server), ``signals``, ``soak`` (threads, chats, asyncio), ``structured_output``,
+``training_kills`` and ``writers`` (many of one name).
 """

@@ -11,6 +11,7 @@ from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
+from edgellm.cli.stop_signals import STOP
 from edgellm.console.terminal import note, say, write_json
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConversionError
@@ -119,7 +120,9 @@ def _follow(run: TrainingRun) -> None:
         except ConversionError:  # the disk has refused already
             raise
         except BaseException:
-            run.save()
+            shown.show(run.trainer.step, run.trainer.steps, "saving")
+            with STOP.unhurried():  # a large adapter on a slow disk may take minutes
+                run.save()
             shown.note("saved as it is: the same command with --resume goes on from here")
             raise
 

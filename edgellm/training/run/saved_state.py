@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
-from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
+from edgellm.checkpoint.safetensors_file import read_header, write_tensors
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.strict_json import parse_json
+from edgellm.training.adapter_folder import float_tensor
 from edgellm.training.low_rank import Change
 
 FILE = "training.safetensors"
@@ -62,8 +61,7 @@ class SavedState:
         for part in PARTS:
             for layer, change in enumerate(getattr(self, part)):
                 for name, array in change.items():
-                    own = f"{part}.{layer}.{name}"
-                    tensors.append(TensorData(own, "F32", array.shape, _values(array)))
+                    tensors.append(float_tensor(f"{part}.{layer}.{name}", array))
         metadata = {
             "schema": SCHEMA,
             "step": str(self.step),
@@ -131,8 +129,3 @@ def _otherness(name: str, saved: object, value: object) -> str:
 
 def _shown(value: object) -> str:
     return "none" if value is None else str(value)
-
-
-def _values(array: mx.array) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield an array's numbers once their turn has come: of a whole model they are many."""
-    yield np.ascontiguousarray(np.array(array))

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgellm.device.held_signals import signals_held
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
@@ -81,15 +82,14 @@ class TrainingRun:
             before = self._epoch(0, None)
             trainer.history.append(asdict(before))
             yield before
+        if trainer.at_end_of_epoch:  # the run was stopped before the epoch was told
+            yield self._end_epoch()
         every = self._request.settings.save_every
         for report in trainer.run():
             self._log.add(asdict(report))
             yield report
-            if report.ends_epoch or report.step == report.steps:
-                epoch = self._epoch(report.epoch, trainer.end_epoch())
-                trainer.history.append(asdict(epoch))
-                self.save()
-                yield epoch
+            if trainer.at_end_of_epoch:
+                yield self._end_epoch()
             elif every and report.step % every == 0:
                 self.save()
 
@@ -108,6 +108,16 @@ class TrainingRun:
     def close(self) -> None:
         """Free the model."""
         self._learner.close()
+
+    def _end_epoch(self) -> EpochReport:
+        """Return the epoch that the last step ends, and save it."""
+        trainer = self.trainer
+        epoch = self._epoch(trainer.epoch, trainer.epoch_loss)
+        with signals_held():
+            trainer.losses = []
+            trainer.history.append(asdict(epoch))
+        self.save()
+        return epoch
 
     def _epoch(self, number: int, train: float | None) -> EpochReport:
         if not self._valid:

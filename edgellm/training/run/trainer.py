@@ -82,7 +82,8 @@ class Trainer(Generic[Item]):
         # of the epoch under way: each step's, and the tokens that it is the mean of
         self.losses: list[tuple[float, int]] = []
         if state is None:
-            self.numbers: list[Change] = learner.initial()
+            # dicts of its own, whose arrays each step replaces
+            self.numbers: list[Change] = [dict(change) for change in learner.initial()]
         else:
             self.numbers, self.step, self.history = state.numbers, state.step, state.history
             self.losses = state.losses
@@ -114,11 +115,23 @@ class Trainer(Generic[Item]):
             total, asked = total + loss, asked + count
         return total / max(1, asked)
 
-    def end_epoch(self) -> float | None:
-        """Return the mean loss of the epoch that ends; None where no step was taken."""
+    @property
+    def epoch(self) -> int:
+        """The epoch that the last step is of, from 1; 0 before the first."""
+        return -(-self.step // self._settings.steps_an_epoch(len(self._items)))
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        """Whether the last step ends an epoch or the run, and the epoch is not told yet."""
+        ends = self.step % self._settings.steps_an_epoch(len(self._items)) == 0
+        told = bool(self.history) and self.history[-1].get("step") == self.step
+        return self.step > 0 and not told and (ends or self.step == self.steps)
+
+    @property
+    def epoch_loss(self) -> float | None:
+        """The mean loss of the epoch under way; None where no step was taken."""
         tokens = sum(asked for _, asked in self.losses)
         total = sum(loss * asked for loss, asked in self.losses)
-        self.losses = []
         return total / tokens if tokens else None
 
     def state(self, facts: Mapping[str, Any]) -> SavedState:

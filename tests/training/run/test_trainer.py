@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import signal
+import sys
 
 import mlx.core as mx
 import pytest
@@ -12,6 +15,7 @@ from edgellm.cli.app import main
 from edgellm.converters import convert
 from edgellm.errors import ConfigError
 from edgellm.settings import LoadSettings
+from edgellm.training import optimizer
 from edgellm.training.run.order import step_items
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.train import TrainRequest, open_run
@@ -84,6 +88,45 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
     assert [json.loads(line)["loss"] for line in logged] == whole, "each step once"
     assert epochs == history, "an epoch that was stopped is reported whole"
     assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+def test_an_epoch_whose_end_was_not_reached_is_told_when_the_run_goes_on(folder, data, tmp_path):
+    with open_run(request(folder, data, tmp_path / "whole")) as run:
+        list(run.run())
+        history = run.trainer.history
+    stopped = request(folder, data, tmp_path / "stopped")
+    with open_run(stopped) as run:
+        for step in run.run():
+            if step.step == 3:  # the last of its epoch: stopped before its loss is told
+                break
+        run.save()
+    with open_run(dataclasses.replace(stopped, resume=True)) as run:
+        told = [one.epoch for one in run.run() if not hasattr(one, "norm")]
+        assert run.trainer.history == history
+    assert told == [1, 2]
+
+
+def test_ctrl_c_amid_a_step_is_held_until_the_step_is_whole(folder, data, tmp_path, monkeypatch):
+    with open_run(request(folder, data, tmp_path / "whole")) as run:
+        next(run.run())
+        expected = numbers(run)
+    stopped = request(folder, data, tmp_path / "stopped")
+    with open_run(stopped) as run:
+        # Ctrl-C comes when the first array has moved and the others have not
+        real = mx.eval
+        monkeypatch.setattr(optimizer.mx, "eval", lambda *arrays: (real(*arrays), interrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            next(run.run())
+        monkeypatch.undo()
+        assert run.trainer.step == 1
+        assert all(
+            mx.array_equal(one, two) for one, two in zip(numbers(run), expected, strict=True)
+        )
+
+
+def interrupt():
+    if sys._getframe(2).f_code.co_name == "move":
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_another_run_is_not_gone_on_with(folder, data, tmp_path):
