@@ -74,7 +74,7 @@ class EdgellmTrainer:
 
     def loss_after(self) -> float:
         """Return the loss of the first step's sequences."""
-        return self._trainer.loss_of(self._task.step(0))
+        return self._trainer.loss_of(self._task.step(0)).loss
 
     def sizes(self) -> Sizes:
         """Return the bytes of weights in memory and of what is learned."""

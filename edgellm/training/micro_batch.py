@@ -43,6 +43,24 @@ class TrainingSequence:
 
 
 @dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two answers to one prompt.
+
+    Attributes:
+        chosen: that was preferred.
+        rejected: the other.
+    """
+
+    chosen: TrainingSequence
+    rejected: TrainingSequence
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model."""
+        return self.chosen.length + self.rejected.length
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Sequences side by side.
 

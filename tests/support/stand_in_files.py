@@ -183,6 +183,16 @@ def requests(path):
     rows(path, [{"prompt": text[:20], "completion": text[20:]} for text in tiny.TEXTS])
 
 
+def preferences(path):
+    rows(
+        path,
+        [
+            {"prompt": text[:10], "chosen": text[10:20], "rejected": text[20:]}
+            for text in tiny.TEXTS
+        ],
+    )
+
+
 def models_of_the_peers(path):
     """Small models under the names of those that ``peers_in_a_budget`` makes once."""
     for contest in CONTESTS:
@@ -234,6 +244,8 @@ MAKERS = {
     "stories.jsonl": beginnings,
     "data.jsonl": requests,
     "other.jsonl": requests,
+    "pairs.jsonl": preferences,
+    "other-pairs.jsonl": preferences,
     "question.txt": stories,
     "my.txt": stories,
     "text.txt": stories,

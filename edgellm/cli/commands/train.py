@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,8 @@ def train(
         Path,
         Argument(
             metavar="DATA",
-            help="A json or jsonl file of chats, instructions, completions, texts; or a text file.",
+            help="A json or jsonl file of chats, instructions, completions, texts or preferences; "
+            "or a text file.",
             rich_help_panel=headings.MODEL,
         ),
     ],
@@ -58,7 +60,6 @@ def train(
     from edgellm.training.run.train import TrainRequest, open_run
 
     settings = training.settings()
-    template = training.template
     request = TrainRequest(
         model=model,
         data=data,
@@ -66,7 +67,7 @@ def train(
         settings=settings,
         load=load,
         valid=training.valid,
-        template=None if template is None else choice("template", template, ("chat", "alpaca")),
+        template=training.template_named(),
         max_tokens=training.max_tokens,
         resume=training.resume,
         form=choice("format", training.form, ("peft", "mlx-lm")),
@@ -80,7 +81,7 @@ def train(
         write_json({"folder": str(out), "epochs": history})
     else:
         command = "chat"
-        if run.template == "alpaca":
+        if run.template != "chat":
             command = "generate"
         named = f"{model} --adapter {out}"
         if settings.method == "full":
@@ -111,7 +112,8 @@ def _follow(run: TrainingRun) -> None:
             for report in run.run():
                 if isinstance(report, StepReport):
                     pace = report.tokens / report.seconds
-                    text = f"epoch {report.epoch}, loss {report.loss:.3f}, {pace:.0f} tokens/s"
+                    loss = _losses(report.loss, report.figures)
+                    text = f"epoch {report.epoch}, {loss}, {pace:.0f} tokens/s"
                     shown.show(report.step, report.steps, text)
                     if not report.applied:
                         shown.note(f"step {report.step} was not applied: its loss is not finite")
@@ -131,13 +133,19 @@ def _sentence(epoch: EpochReport) -> str:
     """Return an epoch's losses in words."""
     parts = []
     if epoch.train is not None:
-        parts.append(f"loss {epoch.train:.4f}")
+        parts.append(_losses(epoch.train, epoch.figures))
     if epoch.valid is not None:
-        parts.append(f"on other records {epoch.valid:.4f}")
+        parts.append(f"on other records {_losses(epoch.valid, epoch.valid_figures)}")
     name = f"epoch {epoch.epoch}"
     if epoch.epoch == 0:
         name = "before"
-    said = f"{name}: {', '.join(parts)} nats a token"
+    said = f"{name}: {'; '.join(parts)}"
     if epoch.bits_per_byte is not None:
         said += f", {epoch.bits_per_byte:.3f} bits a byte"
     return said
+
+
+def _losses(loss: float, figures: Mapping[str, float]) -> str:
+    """Return a loss and what else is to be known in words."""
+    others = [f"{name} {value:.3f}" for name, value in figures.items()]
+    return ", ".join([f"loss {loss:.4f} nats", *others])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from typer import Option
 
@@ -15,6 +15,7 @@ from edgellm.errors import ConfigError
 from edgellm.setting_values import choice
 
 if TYPE_CHECKING:
+    from edgellm.training.data.rendering import Template
     from edgellm.training.low_rank import LoraSettings
     from edgellm.training.run.settings import Method, TrainSettings
 
@@ -25,9 +26,10 @@ class TrainOptions:
 
     stage: str = "sft"
     full: bool = False
+    beta: float = 0.1
     rank: int = 16
     alpha: float = 32.0
-    dropout: float = 0.05
+    dropout: float | None = None
     on: str = "q,v"
     layers: int | None = None
     rslora: bool = False
@@ -52,20 +54,32 @@ class TrainOptions:
         """Return what is learned. Raises ConfigError."""
         from edgellm.training.low_rank import LoraSettings, targets_named
 
+        dropout = self.dropout
+        if dropout is None:
+            dropout = 0.0 if self.stage == "dpo" else LoraSettings().dropout
         return LoraSettings(
             rank=self.rank,
             alpha=self.alpha,
-            dropout=self.dropout,
+            dropout=dropout,
             targets=targets_named(self.on),
             layers=self.layers,
             rslora=self.rslora,
         )
 
+    def template_named(self) -> Template | None:
+        """Return how records are written; None: as the model does. Raises ConfigError."""
+        from edgellm.training.data.rendering import Template
+
+        if self.template is None:
+            return None
+        named: Template = choice("template", self.template, get_args(Template))
+        return named
+
     def settings(self) -> TrainSettings:
         """Return how the run goes. Raises ConfigError."""
         from edgellm.training.low_rank import LoraSettings
         from edgellm.training.optimizer import RateSettings
-        from edgellm.training.run.settings import RATES, TrainSettings
+        from edgellm.training.run.settings import PREFERENCE_RATE, RATES, Stage, TrainSettings
 
         method: Method = "full" if self.full else "lora"
         lora = self.lora()
@@ -77,9 +91,10 @@ class TrainOptions:
             )
         rate = self.rate
         if rate is None:
-            rate = RATES[method]
+            rate = PREFERENCE_RATE if self.stage == "dpo" else RATES[method]
         return TrainSettings(
-            stage=choice("stage", self.stage, ("sft", "text")),
+            stage=choice("stage", self.stage, get_args(Stage)),
+            beta=self.beta,
             method=method,
             lora=lora,
             rates=RateSettings(
@@ -114,26 +129,35 @@ TRAIN_OPTIONS = SettingsOptions(
         "stage": Annotated[
             str,
             Option(
-                metavar="sft|text",
-                help="What is learned: answers, or texts one after another (pretraining).",
-                autocompletion=one_of("sft|text"),
+                metavar="sft|text|dpo",
+                help="What is learned: answers, texts one after another (pretraining), or "
+                "preferences between two answers.",
+                autocompletion=one_of("sft|text|dpo"),
             ),
         ],
         "full": Annotated[
             bool,
             Option("--full", help="Learn every number of a small model instead of an adapter."),
         ],
+        "beta": Annotated[
+            float,
+            Option(
+                metavar="X",
+                min=0,
+                help="Of dpo: the smaller, the farther from the model as it was.",
+            ),
+        ],
         "rank": Annotated[int, Option(metavar="N", min=1, max=1024, help="Rank of each change.")],
         "alpha": Annotated[
             float, Option(metavar="X", min=0, help="A change is scaled by alpha / rank.")
         ],
         "dropout": Annotated[
-            float,
+            float | None,
             Option(
                 metavar="X",
                 min=0,
                 max=0.99,
-                help="Share of a change's inputs left out at a step.",
+                help="Share of a change's inputs left out at a step; default: 0.05, of dpo 0.",
             ),
         ],
         "on": Annotated[
@@ -162,7 +186,7 @@ TRAIN_OPTIONS = SettingsOptions(
             Option(
                 metavar="X",
                 min=0,
-                help="The highest learning rate; default: 2e-4, with --full 5e-5.",
+                help="The highest learning rate; default: 2e-4, with --full 5e-5, of dpo 2e-5.",
             ),
         ],
         "schedule": Annotated[
@@ -187,9 +211,9 @@ TRAIN_OPTIONS = SettingsOptions(
         "template": Annotated[
             str | None,
             Option(
-                metavar="chat|alpaca",
+                metavar="chat|alpaca|plain",
                 help="How records are written; default: the model's chat template, or Alpaca's.",
-                autocompletion=one_of("chat|alpaca"),
+                autocompletion=one_of("chat|alpaca|plain"),
                 rich_help_panel=headings.PROMPT,
             ),
         ],

@@ -21,6 +21,9 @@ FORMS = f"write a record as one of {EXAMPLE}"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 ROLES |= {"system": "system", "tool": "tool", "model": "assistant", "bot": "assistant"}
 
+Message = Mapping[str, str]
+"""A message of a conversation: its role and its content."""
+
 ANSWERS = ("completion", "response", "answer", "output")
 PROMPTS = ("prompt", "question")
 
@@ -37,7 +40,7 @@ class Record:
     """
 
     line: int
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     text: str = ""
     instruction: tuple[str, str] | None = None
 
@@ -61,35 +64,31 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
-def _record(fields: Mapping[str, Any], line: int) -> Record:
-    for key in ("messages", "conversations"):
-        if key in fields:
-            return Record(line, messages=_messages(fields[key]))
+def request_of(fields: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what a record asks in a single turn, and its input; None where nothing is asked.
+
+    Raises:
+        BadRow: it is no text.
+    """
     if "instruction" in fields:
-        request = _text(fields, "instruction")
         given = ""
         if fields.get("input") is not None:
-            given = _text(fields, "input")
-        answer = _text(fields, _first(fields, ANSWERS))
-        prompt = f"{request}\n\n{given}" if given else request
-        return Record(line, messages=_turn(prompt, answer), instruction=(request, given))
-    if "text" in fields:
-        text = _text(fields, "text")
-        if not text:
-            raise BadRow("text is empty", hint="drop the record")
-        return Record(line, text=text)
-    prompt = _text(fields, _first(fields, PROMPTS))
-    answer = _text(fields, _first(fields, ANSWERS))
-    return Record(line, messages=_turn(prompt, answer), instruction=(prompt, ""))
+            given = text_of(fields, "input")
+        return text_of(fields, "instruction"), given
+    for name in PROMPTS:
+        if name in fields:
+            return text_of(fields, name), ""
+    return None
 
 
-def _turn(prompt: str, answer: str) -> tuple[Mapping[str, str], ...]:
-    return ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
+def messages_of(found: object, name: str = "messages") -> tuple[Message, ...]:
+    """Return the messages of a list, their roles in our words.
 
-
-def _messages(found: object) -> tuple[Mapping[str, str], ...]:
+    Raises:
+        BadRow: it is no list of messages.
+    """
     if not isinstance(found, list) or not found:
-        raise BadRow(f"messages is {quoted(found)}; it must be a list", hint=FORMS)
+        raise BadRow(f"{name} is {quoted(found)}; it must be a list", hint=FORMS)
     messages = []
     for number, one in enumerate(found, 1):
         role, content = None, None
@@ -102,21 +101,51 @@ def _messages(found: object) -> tuple[Mapping[str, str], ...]:
                 hint='write {"role": "user", "content": "..."}; roles are system, user, assistant',
             )
         messages.append({"role": role, "content": content})
-    while messages and messages[-1]["role"] != "assistant":
-        messages.pop()  # nothing after the last answer is learned
     return tuple(messages)
 
 
-def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    for name in names:
-        if name in fields:
-            return name
-    known = ", ".join(list(fields)[:10]) or "none"
-    raise BadRow(f"it has no {names[0]}, but {known}", hint=FORMS)
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def text_of(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field that must be a text. Raises BadRow."""
     value = fields[name]
     if not isinstance(value, str):
         raise BadRow(f"{name} is {quoted(value)}; it must be a text", hint="mend it, or drop it")
     return value
+
+
+def _record(fields: Mapping[str, Any], line: int) -> Record:
+    for key in ("messages", "conversations"):
+        if key in fields:
+            messages = list(messages_of(fields[key]))
+            while messages and messages[-1]["role"] != "assistant":
+                messages.pop()  # nothing after the last answer is learned
+            return Record(line, messages=tuple(messages))
+    if "text" in fields and "instruction" not in fields:
+        text = text_of(fields, "text")
+        if not text:
+            raise BadRow("text is empty", hint="drop the record")
+        return Record(line, text=text)
+    request = request_of(fields)
+    if request is None:
+        raise BadRow(f"it has no prompt, but {_known(fields)}", hint=FORMS)
+    answer = text_of(fields, _answer(fields))
+    asked, given = request
+    prompt = f"{asked}\n\n{given}" if given else asked
+    return Record(line, messages=_turn(prompt, answer), instruction=request)
+
+
+def _turn(prompt: str, answer: str) -> tuple[Message, ...]:
+    return ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
+
+
+def _answer(fields: Mapping[str, Any]) -> str:
+    for name in ANSWERS:
+        if name in fields:
+            return name
+    hint = FORMS
+    if {"chosen", "rejected"} <= fields.keys():
+        hint = "it is a preference: train with --stage dpo"
+    raise BadRow(f"it has no {ANSWERS[0]}, but {_known(fields)}", hint=hint)
+
+
+def _known(fields: Mapping[str, Any]) -> str:
+    return ", ".join(list(fields)[:10]) or "none"

@@ -11,7 +11,8 @@ from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.records import Record
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
 
-Template = Literal["chat", "alpaca"]
+Template = Literal["chat", "alpaca", "plain"]
+"""How a request is written: as the model's chat template or Alpaca's has it, or as it is."""
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -36,6 +37,7 @@ class Rendered:
         cut: records that were longer than a sequence may be.
         left_out: lines of records of which nothing would be learned.
         control: lines of records that hold the text of a control token; they are left out, too.
+        equal: lines of pairs whose two answers are the same tokens; they are left out, too.
         text_bytes: of texts that are learned whole, in UTF-8.
     """
 
@@ -43,6 +45,7 @@ class Rendered:
     cut: int = 0
     left_out: list[int] = field(default_factory=list)
     control: list[int] = field(default_factory=list)
+    equal: list[int] = field(default_factory=list)
     text_bytes: int = 0
 
     @property
@@ -67,6 +70,8 @@ class Rendered:
                 f"{len(self.control)} records hold the text of a control token, and are left out: "
                 f"{_lines(self.control)}"
             )
+        if self.equal:
+            said.append(f"{len(self.equal)} pairs have equal answers: {_lines(self.equal)}")
         return said
 
 
@@ -91,7 +96,7 @@ def render(
         if record.text:
             _add_text(record, tokenizer, max_tokens, found)
             continue
-        whole, learned = _conversation(record, tokenizer, template)
+        whole, learned = conversation(record, tokenizer, template)
         if len(whole) > max_tokens:
             found.cut += 1
         _add(whole[:max_tokens], learned[:max_tokens], record, found)
@@ -137,42 +142,56 @@ def _add_text(record: Record, tokenizer: Tokenizer, max_tokens: int, found: Rend
 
 
 def _add(ids: Sequence[int], learned: Sequence[bool], record: Record, found: Rendered) -> None:
-    """Add a sequence, whose token after each place is learned where that token is."""
-    targets = [
-        token if is_learned else NOT_ASKED
-        for token, is_learned in zip(ids[1:], learned[1:], strict=True)
-    ]
-    sequence = TrainingSequence(tuple(ids), (*targets, NOT_ASKED), len(found.sequences))
-    if sequence.asked:
-        found.sequences.append(sequence)
+    one = sequence(ids, learned, len(found.sequences))
+    if one.asked:
+        found.sequences.append(one)
     else:
         found.left_out.append(record.line)
 
 
-def _conversation(
-    record: Record, tokenizer: Tokenizer, template: Template
+def sequence(ids: Sequence[int], learned: Sequence[bool], number: int) -> TrainingSequence:
+    """Return a sequence, whose token after each place is learned where that token is."""
+    targets = [
+        token if is_learned else NOT_ASKED
+        for token, is_learned in zip(ids[1:], learned[1:], strict=True)
+    ]
+    return TrainingSequence(tuple(ids), (*targets, NOT_ASKED), number)
+
+
+def conversation(
+    record: Record, tokenizer: Tokenizer, template: Template, *, prompt: int = 0
 ) -> tuple[list[int], list[bool]]:
-    """Return a conversation's tokens, and which of them are learned."""
-    if template == "alpaca":
-        return _alpaca(record, tokenizer)
+    """Return a conversation's tokens, and which of them are learned.
+
+    Args:
+        record: the conversation.
+        tokenizer: of the model.
+        template: that it is written in.
+        prompt: its first messages, of which nothing is learned.
+
+    Raises:
+        FormatError: a chat template refuses it, or another has no place for it; says its line.
+    """
+    if template != "chat":
+        return _single_turn(record, tokenizer, template)
     ids: list[int] = []
     learned: list[bool] = []
     text = ""
     for place, message in enumerate(record.messages):
         if message["role"] != "assistant":
             continue
-        prompt = _rendered(record, tokenizer, place, prompt=True)
+        before = _rendered(record, tokenizer, place, prompt=True)
         whole = _rendered(record, tokenizer, place + 1, prompt=False)
-        if not (prompt.startswith(text) and whole.startswith(prompt)):
+        if not (before.startswith(text) and whole.startswith(before)):
             raise FormatError(
                 f"line {record.line}: the chat template writes earlier turns in another way once "
                 "later ones follow",
                 hint="give each answer a record of its own, or use --template alpaca",
             )
-        turn, said = prompt[len(text) :], whole[len(prompt) :]
+        turn, said = before[len(text) :], whole[len(before) :]
         asked, answer = _parted(turn, said, tokenizer, begins=False)
         ids += [*asked, *answer]
-        learned += [False] * len(asked) + [True] * len(answer)
+        learned += [False] * len(asked) + [place >= prompt] * len(answer)
         text = whole
     return ids, learned
 
@@ -184,16 +203,22 @@ def _rendered(record: Record, tokenizer: Tokenizer, count: int, *, prompt: bool)
         raise FormatError(f"line {record.line}: {error.message}", hint=error.hint) from error
 
 
-def _alpaca(record: Record, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+def _single_turn(
+    record: Record, tokenizer: Tokenizer, template: Template
+) -> tuple[list[int], list[bool]]:
     if record.instruction is None:
         raise FormatError(
-            f"line {record.line} is a conversation, which Alpaca's template has no place for",
+            f"line {record.line} is a conversation, which the template {template!r} has no place "
+            "for",
             hint="use --template chat with a model that has a chat template",
         )
     instruction, given = record.instruction
-    prompt = WITHOUT_INPUT.format(instruction=instruction)
-    if given:
+    if template == "plain":
+        prompt = f"{instruction}\n\n{given}" if given else instruction
+    elif given:
         prompt = WITH_INPUT.format(instruction=instruction, input=given)
+    else:
+        prompt = WITHOUT_INPUT.format(instruction=instruction)
     asked, answer = _parted(prompt, record.messages[-1]["content"], tokenizer, begins=True)
     end = min(tokenizer.eos_token_ids, default=None)
     if end is not None:

@@ -1,4 +1,5 @@
 """Learners of a run: numbers of one kind each, with the loss that these lower.
 
-``learner.py`` is what a trainer needs of any of them.
+``learner.py`` is what a trainer needs of any of them. ``adapted_model.py`` is a model with an
+adapter, which ``adapter.py`` has learn texts and answers, and ``preference.py`` preferences.
 """

@@ -12,6 +12,7 @@ from edgellm.training.full.model_folder import LearnedFolder
 from edgellm.training.full.passes import LearnedModel
 from edgellm.training.full.weights import read_numbers
 from edgellm.training.gradients import StepGradients
+from edgellm.training.learners.learner import Losses
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import TrainingSequence, micro_batches
 from edgellm.training.trained_model import CACHE_BYTES
@@ -44,11 +45,9 @@ class FullLearner:
         """Return the mean loss of the tokens that are learned, and its derivatives."""
         return self._model.gradients(micro_batches(items, self._micro_tokens), numbers)
 
-    def loss_of(
-        self, items: Sequence[TrainingSequence], numbers: Sequence[Change]
-    ) -> tuple[float, int]:
-        """Return the loss summed over the tokens that are learned, and how many they are."""
-        return self._model.loss_of(micro_batches(items, self._micro_tokens), numbers)
+    def loss_of(self, items: Sequence[TrainingSequence], numbers: Sequence[Change]) -> Losses:
+        """Return the loss of the tokens that are learned."""
+        return Losses(*self._model.loss_of(micro_batches(items, self._micro_tokens), numbers))
 
     def write(self, folder: Path, numbers: Sequence[Change]) -> None:
         """Write the model. Raises ConversionError."""

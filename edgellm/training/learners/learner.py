@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,6 +17,21 @@ class TrainingItem(Protocol):
     @property
     def length(self) -> int:
         """Tokens that go through the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The loss of some items.
+
+    Attributes:
+        total: the sum over all that is asked.
+        asked: how much that is: tokens that are learned, or pairs.
+        figures: what else a person wants to know, by name: means over what is asked.
+    """
+
+    total: float
+    asked: int
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 Item_contra = TypeVar("Item_contra", bound=TrainingItem, contravariant=True)
@@ -44,8 +60,8 @@ class Learner(Protocol[Item_contra]):
             ReadError: a layer cannot be read; the next call begins anew.
         """
 
-    def loss_of(self, items: Sequence[Item_contra], numbers: Sequence[Change]) -> tuple[float, int]:
-        """Return the loss summed over what is asked of items, and how much that is."""
+    def loss_of(self, items: Sequence[Item_contra], numbers: Sequence[Change]) -> Losses:
+        """Return the loss of items; nothing is dropped."""
 
     def write(self, folder: Path, numbers: Sequence[Change]) -> None:
         """Write what was learned, as others open it, in the place of what was there.

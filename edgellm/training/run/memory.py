@@ -38,8 +38,8 @@ class TrainingMemory:
     Attributes:
         outer: norm, output matrix, and the embedding where it is the same.
         layers: of the layers that stay, and of the buffers for the others.
-        adapter: numbers, derivatives and both moments.
-        kept_inputs: of each changed layer, for all tokens of a step.
+        adapter: numbers, derivatives and both moments, and a reference's numbers.
+        kept_inputs: of each changed layer, for all tokens of a step, and a reference's states.
         backward: derivatives of one layer, and of the head.
         process: what a process takes without a model, with MLX's cache and the reads under way.
         pinned: layers that stay.
@@ -110,6 +110,7 @@ def plan_training(
     step_tokens: int,
     micro_tokens: int,
     longest: int,
+    reference: bool = False,
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
@@ -122,13 +123,14 @@ def plan_training(
         step_tokens: of a step, at most.
         micro_tokens: that go through a layer together, at most.
         longest: tokens of the longest sequence.
+        reference: whether a step's tokens also go through the model as it was.
 
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
     """
     most = min(max(micro_tokens, longest), step_tokens)
     while True:
-        least = _least(checkpoint, lora, step_tokens, most, longest)
+        least = _least(checkpoint, lora, step_tokens, most, longest, reference=reference)
         if least.total <= budget or most <= longest:
             break
         most = max(longest, most // 2)
@@ -155,7 +157,13 @@ def least_memory(
 
 
 def _least(
-    checkpoint: Checkpoint, lora: LoraSettings, step_tokens: int, tokens: int, longest: int
+    checkpoint: Checkpoint,
+    lora: LoraSettings,
+    step_tokens: int,
+    tokens: int,
+    longest: int,
+    *,
+    reference: bool,
 ) -> TrainingMemory:
     """Return the memory with no layer pinned, and ``tokens`` in a layer together."""
     config = checkpoint.config
@@ -170,11 +178,13 @@ def _least(
     scores = SCORES * config.num_attention_heads * longest**2
     head = 4 * HEAD_ROWS * config.vocab_size
     backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
+    # before and after a layer
+    states = (changed + 2 + 2 * reference) * step_tokens
     return TrainingMemory(
         outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
         layers=min(BUFFERS, count) * max(layer.nbytes for layer in checkpoint.layers),
-        adapter=4 * ITEM * numbers,
-        kept_inputs=(changed + 2) * step_tokens * hidden * ITEM,
+        adapter=(4 + reference) * ITEM * numbers,
+        kept_inputs=states * hidden * ITEM,
         backward=int(backward),
         pinned=0,
         count=count,

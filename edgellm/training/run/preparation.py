@@ -16,6 +16,8 @@ from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.pair_rendering import pairs_in, render_pairs
+from edgellm.training.data.pairs import read_pairs
 from edgellm.training.data.records import read_records
 from edgellm.training.data.rendering import Rendered, Template, render
 from edgellm.training.data.windows import windows
@@ -24,7 +26,8 @@ from edgellm.training.full.weights import number_shapes, require_plain
 from edgellm.training.learners.adapter import AdapterLearner
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner, TrainingItem
-from edgellm.training.micro_batch import TrainingSequence
+from edgellm.training.learners.preference import PreferenceLearner
+from edgellm.training.micro_batch import PreferencePair, TrainingSequence
 from edgellm.training.run.memory import TrainingMemory, plan_training
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.saved_state import FILE, SavedState, read_state
@@ -74,6 +77,8 @@ def prepare(request: TrainRequest) -> Preparation[Any]:
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
     )
+    if request.settings.stage == "dpo":
+        return _of_pairs(request, checkpoint, tokenizer)
     return _of_sequences(request, checkpoint, tokenizer)
 
 
@@ -86,10 +91,7 @@ def _of_sequences(
     held_out = Rendered()
     if request.valid is not None:
         held_out = _rendered(request, request.valid, tokenizer, template)
-    digest = hashlib.sha256()
-    for sequence in data.sequences:
-        digest.update(repr((sequence.tokens, sequence.targets)).encode())
-    facts = _facts(request, fingerprint(checkpoint), digest.hexdigest())
+    facts = _facts(request, fingerprint(checkpoint), data)
     items = [*data.sequences, *held_out.sequences]
     if request.settings.method == "full":
         full = _planned_whole(request, checkpoint, items)
@@ -102,7 +104,7 @@ def _of_sequences(
         adapted = _planned(request, checkpoint, items)
         memory = adapted
         state = _state(request, facts, checkpoint.config.num_hidden_layers)
-        learner = _adapter_learner(request, checkpoint, adapted)
+        learner = AdapterLearner(**_of_adapter(request, checkpoint, adapted))
     return Preparation(
         template=template,
         data=data,
@@ -116,9 +118,55 @@ def _of_sequences(
     )
 
 
+def _of_pairs(
+    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer
+) -> Preparation[PreferencePair]:
+    """Return a run over pairs: that one answer is better than another is learned."""
+    template = request.template or _template_of(tokenizer)
+    data = _rendered_pairs(request, request.data, tokenizer, template)
+    held_out = Rendered()
+    if request.valid is not None:
+        held_out = _rendered_pairs(request, request.valid, tokenizer, template)
+    pairs, valid = pairs_in(data), pairs_in(held_out)
+    memory = _planned(
+        request,
+        checkpoint,
+        [*pairs, *valid],
+        longest=max(one.length for one in [*data.sequences, *held_out.sequences]),
+        reference=True,
+    )
+    facts = _facts(request, fingerprint(checkpoint), data)
+    return Preparation(
+        template=template,
+        data=data,
+        items=pairs,
+        valid=valid,
+        memory=memory,
+        facts=facts,
+        state=_state(request, facts, checkpoint.config.num_hidden_layers),
+        learner=PreferenceLearner(
+            **_of_adapter(request, checkpoint, memory), beta=request.settings.beta
+        ),
+    )
+
+
 def _planned(
-    request: TrainRequest, checkpoint: Checkpoint, items: Sequence[TrainingItem]
+    request: TrainRequest,
+    checkpoint: Checkpoint,
+    items: Sequence[TrainingItem],
+    *,
+    longest: int | None = None,
+    reference: bool = False,
 ) -> TrainingMemory:
+    """Return the memory of learning an adapter.
+
+    Args:
+        request: of the run.
+        checkpoint: the model.
+        items: of which a step has the largest at worst.
+        longest: tokens of the longest sequence; None: of the longest item.
+        reference: whether the model as it was computes, too.
+    """
     lengths = sorted((item.length for item in items), reverse=True)
     return plan_training(
         checkpoint,
@@ -126,7 +174,8 @@ def _planned(
         budget_for(request.load),
         step_tokens=sum(lengths[: request.settings.batch]),
         micro_tokens=request.settings.micro_tokens,
-        longest=lengths[0],
+        longest=longest or lengths[0],
+        reference=reference,
     )
 
 
@@ -142,19 +191,20 @@ def _planned_whole(
     )
 
 
-def _adapter_learner(
+def _of_adapter(
     request: TrainRequest, checkpoint: Checkpoint, memory: TrainingMemory
-) -> AdapterLearner:
+) -> dict[str, Any]:
+    """Return what a learner of an adapter is made of, by name; the model is opened."""
     lora = request.settings.lora
-    return AdapterLearner(
-        OpenModel(checkpoint, lora, memory.in_memory, request.load),
-        checkpoint.config,
-        lora,
-        micro_tokens=memory.micro_tokens,
-        seed=request.settings.seed,
-        base=request.model,
-        form=request.form,
-    )
+    return {
+        "opened": OpenModel(checkpoint, lora, memory.in_memory, request.load),
+        "config": checkpoint.config,
+        "lora": lora,
+        "micro_tokens": memory.micro_tokens,
+        "seed": request.settings.seed,
+        "base": request.model,
+        "form": request.form,
+    }
 
 
 def _state(request: TrainRequest, facts: Mapping[str, Any], parts: int) -> SavedState | None:
@@ -172,21 +222,24 @@ def _state(request: TrainRequest, facts: Mapping[str, Any], parts: int) -> Saved
     return None
 
 
-def _facts(request: TrainRequest, model: str, data: str) -> Mapping[str, Any]:
+def _facts(request: TrainRequest, model: str, data: Rendered) -> Mapping[str, Any]:
     """Return what a run must have in common with one that goes on from it.
 
     Args:
         request: of the run.
         model: digest of the model.
-        data: digest of the items.
+        data: what is learned.
     """
+    digest = hashlib.sha256()
+    for sequence in data.sequences:
+        digest.update(repr((sequence.tokens, sequence.targets)).encode())
     settings = request.settings.by_option()
     # how a step is cut and how often it is saved change no number
     for name in ("micro_tokens", "save_every"):
         del settings[name]
     return {
         "model": model,
-        "data": data,
+        "data": digest.hexdigest(),
         "activations": request.load.activations,
         "chip": machine.chip_name(),
         **settings,
@@ -200,6 +253,14 @@ def _rendered(
     if request.settings.stage == "text":
         return windows(records, tokenizer, max_tokens=request.max_tokens)
     return render(records, tokenizer, template=template, max_tokens=request.max_tokens)
+
+
+def _rendered_pairs(
+    request: TrainRequest, path: Path, tokenizer: Tokenizer, template: Template
+) -> Rendered:
+    return render_pairs(
+        read_pairs(path), tokenizer, template=template, max_tokens=request.max_tokens
+    )
 
 
 def _template_of(tokenizer: Tokenizer) -> Template:

@@ -17,7 +17,7 @@ from edgellm.training.adapter_folder import float_tensor
 from edgellm.training.low_rank import Change
 
 FILE = "training.safetensors"
-SCHEMA = "2"
+SCHEMA = "3"
 PARTS = ("numbers", "means", "squares")
 
 LENGTH = ("epochs", "steps")
@@ -43,7 +43,8 @@ class SavedState:
         facts: what a run must have in common with one that goes on from it: fingerprints of data
             and model, and settings.
         history: losses of epochs so far.
-        losses: of the steps of the epoch under way, with the tokens that each is the mean of.
+        losses: of the steps of the epoch under way, with the tokens or pairs that each is the mean
+            of, and further means by name.
     """
 
     step: int
@@ -53,7 +54,7 @@ class SavedState:
     squares: list[Change]
     facts: Mapping[str, Any]
     history: list[Mapping[str, Any]] = field(default_factory=list)
-    losses: list[tuple[float, int]] = field(default_factory=list)
+    losses: list[tuple[float, int, Mapping[str, float]]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write it to a folder, in the place of an older one. Raises ConversionError."""
@@ -116,7 +117,7 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
         **parts,
         facts=saved,
         history=json.loads(metadata["history"]),
-        losses=[(loss, asked) for loss, asked in json.loads(metadata["losses"])],
+        losses=[tuple(part) for part in json.loads(metadata["losses"])],
     )
 
 

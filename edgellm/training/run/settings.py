@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from edgellm.errors import ConfigError
+from edgellm.setting_values import number
 from edgellm.training.low_rank import LoraSettings, short_names
 from edgellm.training.optimizer import RateSettings
 
-Stage = Literal["sft", "text"]
-"""What is learned of the data: answers and texts (supervised fine-tuning), or texts in windows."""
+Stage = Literal["sft", "text", "dpo"]
+"""What is learned of the data: answers and texts (supervised fine-tuning), texts in windows, or
+preferences between two answers."""
 
 Method = Literal["lora", "full"]
 """Which numbers are learned: low-rank changes of a frozen model, or all of a small one."""
 
 RATES: Mapping[Method, float] = {"lora": 2e-4, "full": 5e-5}
 """Usual learning rates."""
+
+PREFERENCE_RATE = 2e-5
+"""The usual one of preferences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,7 @@ class TrainSettings:
 
     Attributes:
         stage: what is learned of the data.
+        beta: how much preferences count against closeness to the model as it was.
         method: which numbers are learned.
         lora: of them, where they are low-rank changes.
         rates: how far numbers move.
@@ -37,6 +44,7 @@ class TrainSettings:
     """
 
     stage: Stage = "sft"
+    beta: float = 0.1
     method: Method = "lora"
     lora: LoraSettings = field(default_factory=LoraSettings)
     rates: RateSettings = field(default_factory=RateSettings)
@@ -46,6 +54,15 @@ class TrainSettings:
     micro_tokens: int = 1024
     seed: int = 0
     save_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what no other settings hold. Raises ConfigError."""
+        if self.stage == "dpo" and self.method == "full":
+            raise ConfigError(
+                "preferences are learned by an adapter, beside the model as it was",
+                hint="leave out --full",
+            )
+        number("beta", self.beta, 0, 1e6, low_excluded=True)
 
     def steps_of(self, sequences: int) -> int:
         """Return the steps of a run over so many sequences: an epoch's last one may have fewer."""
@@ -63,6 +80,8 @@ class TrainSettings:
         for name, value in asdict(self).items():
             if name == "lora" and self.method == "full":
                 continue  # no adapter is learned
+            if name == "beta" and self.stage != "dpo":
+                continue
             named.update(value if isinstance(value, dict) else {name: value})
         if "targets" in named:
             named["on"] = short_names(named.pop("targets"))

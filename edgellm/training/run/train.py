@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgellm.device.held_signals import signals_held
@@ -20,7 +20,7 @@ from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.page_facts import PAGE, page_facts
 from edgellm.training.run.preparation import prepare
 from edgellm.training.run.request import TrainRequest
-from edgellm.training.run.trainer import StepReport, Trainer
+from edgellm.training.run.trainer import MeanLoss, StepReport, Trainer
 
 __all__ = ["EpochReport", "StepReport", "TrainRequest", "TrainingRun", "open_run"]
 
@@ -35,6 +35,8 @@ class EpochReport:
         valid: loss of the records that are not learned; None without any.
         step: steps taken when it ended.
         bits_per_byte: the same of their text, where all of it is counted.
+        figures: what else a person wants to know of its steps, by name.
+        valid_figures: the same of the records that are not learned.
     """
 
     epoch: int
@@ -42,6 +44,8 @@ class EpochReport:
     valid: float | None
     step: int = 0
     bits_per_byte: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    valid_figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -119,15 +123,22 @@ class TrainingRun:
         self.save()
         return epoch
 
-    def _epoch(self, number: int, train: float | None) -> EpochReport:
-        if not self._valid:
-            return EpochReport(number, train, None, self.trainer.step)
-        valid = self.trainer.loss_of(self._valid)
-        bits = None
-        if self._valid_bytes:
-            asked = sum(one.asked for one in self._valid)
-            bits = valid * asked / math.log(2) / self._valid_bytes
-        return EpochReport(number, train, valid, self.trainer.step, bits)
+    def _epoch(self, number: int, train: MeanLoss | None) -> EpochReport:
+        valid, bits = None, None
+        if self._valid:
+            valid = self.trainer.loss_of(self._valid)
+            if self._valid_bytes:
+                asked = sum(one.asked for one in self._valid)
+                bits = valid.loss * asked / math.log(2) / self._valid_bytes
+        return EpochReport(
+            epoch=number,
+            train=train.loss if train else None,
+            valid=valid.loss if valid else None,
+            step=self.trainer.step,
+            bits_per_byte=bits,
+            figures=train.figures if train else {},
+            valid_figures=valid.figures if valid else {},
+        )
 
     def _page_facts(self) -> PageFacts:
         return page_facts(

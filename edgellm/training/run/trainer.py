@@ -20,8 +20,24 @@ from edgellm.training.run.settings import TrainSettings
 
 Item = TypeVar("Item", bound=TrainingItem)
 
+EpochPart = tuple[float, int, Mapping[str, float]]
+"""A mean loss, how much it is the mean of, and further means."""
+
 MOST_REFUSED = 2
 """Steps in a row that are not applied, before a run gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeanLoss:
+    """The loss of many items.
+
+    Attributes:
+        loss: the mean over what is asked.
+        figures: what else a person wants to know, by name: means likewise.
+    """
+
+    loss: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +95,8 @@ class Trainer(Generic[Item]):
         self._refused = 0
         self.step: int = 0
         self.history: list[Mapping[str, Any]] = []
-        # of the epoch under way: each step's, and the tokens that it is the mean of
-        self.losses: list[tuple[float, int]] = []
+        # of the epoch under way: each step's, and the tokens or pairs that it is the mean of
+        self.losses: list[EpochPart] = []
         if state is None:
             # dicts of its own, whose arrays each step replaces
             self.numbers: list[Change] = [dict(change) for change in learner.initial()]
@@ -105,15 +121,15 @@ class Trainer(Generic[Item]):
         while self.step < self.steps:
             yield self._take_step()
 
-    def loss_of(self, items: Sequence[Item]) -> float:
+    def loss_of(self, items: Sequence[Item]) -> MeanLoss:
         """Return the mean loss of items with the numbers so far."""
-        total, asked = 0.0, 0
+        parts: list[EpochPart] = []
         # as many at once as a step has: memory is planned for those
         for begin in range(0, len(items), self._settings.batch):
             some = items[begin : begin + self._settings.batch]
-            loss, count = self._learner.loss_of(some, self.numbers)
-            total, asked = total + loss, asked + count
-        return total / max(1, asked)
+            found = self._learner.loss_of(some, self.numbers)
+            parts.append((found.total / max(1, found.asked), found.asked, found.figures))
+        return _mean(parts)
 
     @property
     def epoch(self) -> int:
@@ -128,11 +144,9 @@ class Trainer(Generic[Item]):
         return self.step > 0 and not told and (ends or self.step == self.steps)
 
     @property
-    def epoch_loss(self) -> float | None:
+    def epoch_loss(self) -> MeanLoss | None:
         """The mean loss of the epoch under way; None where no step was taken."""
-        tokens = sum(asked for _, asked in self.losses)
-        total = sum(loss * asked for loss, asked in self.losses)
-        return total / tokens if tokens else None
+        return _mean(self.losses) if self.losses else None
 
     def state(self, facts: Mapping[str, Any]) -> SavedState:
         """Return where the run is."""
@@ -164,7 +178,7 @@ class Trainer(Generic[Item]):
             factor = clip_factor(norm, settings.rates.clip)
             with signals_held():  # a step is taken whole, or not at all
                 self._optimizer.move(self.numbers, found.by_changes, rate, factor)
-                self.losses.append((found.loss, found.asked))
+                self.losses.append((found.loss, found.asked, found.figures))
                 self.step = number + 1
             self._refused = 0
         else:
@@ -190,3 +204,11 @@ class Trainer(Generic[Item]):
             applied=applied,
             figures=found.figures,
         )
+
+
+def _mean(parts: Sequence[EpochPart]) -> MeanLoss:
+    """Return the mean over all that the parts are means of."""
+    asked = max(1, sum(count for _, count, _ in parts))
+    names = parts[0][2] if parts else ()
+    figures = {name: sum(own[name] * count for _, count, own in parts) / asked for name in names}
+    return MeanLoss(sum(loss * count for loss, count, _ in parts) / asked, figures)

@@ -59,8 +59,8 @@ def test_derivatives_are_those_of_the_loss(folders, family):
             {name: part[name] + step * along[name] for name in part}
             for part, along in zip(numbers, direction, strict=True)
         ]
-        total, asked = model.loss_of(sequences(), moved)
-        return total / asked
+        found = model.loss_of(sequences(), moved)
+        return found.total / found.asked
 
     step = 1e-3
     assert (loss_at(step) - loss_at(-step)) / (2 * step) == pytest.approx(expected, rel=0.02)

@@ -180,3 +180,22 @@ def test_a_run_that_goes_on_in_another_form_leaves_one_adapter(folder, data, tmp
     names = {file.name for file in (tmp_path / "out").iterdir()}
     own = {"training.safetensors", "training.jsonl", "training.html"}
     assert names == own | {"adapters.safetensors", "adapter_config.json"}
+
+
+def test_the_command_learns_preferences_and_goes_on(folder, tmp_path, capsys):
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Say {n}.", "chosen": "dog", "rejected": "cat " * n} for n in range(1, 5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "preferring"
+    command = ["train", str(folder), str(path), str(out), "--stage", "dpo", "--batch", "2"]
+    command += ["--valid", str(path), "--epochs", "2", "--rate", "1e-3", "--json"]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    _, first, last = json.loads(told.out)["epochs"]
+    assert "before: on other records loss 0.6931 nats, margin 0.000" in told.err
+    assert last["valid_figures"]["margin"] > first["valid_figures"]["margin"] > 0
+    assert last["valid"] < first["valid"] < 0.6931
+    assert main([*command, "--resume"]) == 0
+    assert main([*command, "--resume", "--beta", "0.2"]) == 2, "another loss is another run's"
+    path.with_name("model").mkdir()
+    assert main([*command[:3], str(tmp_path / "model"), *command[4:], "--full"]) == 2

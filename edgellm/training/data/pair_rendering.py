@@ -1,0 +1,72 @@
+"""Pairs in a model's tokens: each as two sequences that begin alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgellm.errors import ConfigError
+from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.pairs import PairRecord
+from edgellm.training.data.records import Record
+from edgellm.training.data.rendering import (
+    Rendered,
+    Template,
+    control_texts,
+    conversation,
+    holds_control_text,
+    sequence,
+)
+from edgellm.training.micro_batch import PreferencePair
+
+
+def render_pairs(
+    pairs: Sequence[PairRecord], tokenizer: Tokenizer, *, template: Template, max_tokens: int
+) -> Rendered:
+    """Return pairs as sequences of at most ``max_tokens``: the chosen one, the rejected one, ...
+
+    Of both the answers are learned, with the token that ends each. Pairs that differ in nothing, or
+    of which one answer is cut off whole, are left out.
+
+    Raises:
+        ConfigError: nothing is learned of any pair.
+        FormatError: a chat template refuses a record; says its line.
+    """
+    control = control_texts(tokenizer)
+    found = Rendered()
+    for pair in pairs:
+        both = [
+            Record(pair.line, (*pair.prompt, *answer), instruction=pair.instruction)
+            for answer in (pair.chosen, pair.rejected)
+        ]
+        if any(holds_control_text(record, control) for record in both):
+            found.control.append(pair.line)
+            continue
+        rendered = [
+            conversation(record, tokenizer, template, prompt=len(pair.prompt)) for record in both
+        ]
+        found.cut += sum(len(ids) > max_tokens for ids, _ in rendered)
+        sequences = [
+            sequence(ids[:max_tokens], learned[:max_tokens], len(found.sequences) + place)
+            for place, (ids, learned) in enumerate(rendered)
+        ]
+        if not all(one.asked for one in sequences):
+            found.left_out.append(pair.line)
+        elif sequences[0].tokens == sequences[1].tokens:
+            found.equal.append(pair.line)
+        else:
+            found.sequences += sequences
+    if not found.sequences:
+        raise ConfigError(
+            "nothing would be learned of any pair",
+            hint="raise --max-tokens, or look at what the records hold",
+        )
+    return found
+
+
+def pairs_in(rendered: Rendered) -> list[PreferencePair]:
+    """Return the pairs of what was rendered."""
+    sequences = rendered.sequences
+    return [
+        PreferencePair(chosen, rejected)
+        for chosen, rejected in zip(sequences[::2], sequences[1::2], strict=True)
+    ]
