@@ -21,6 +21,9 @@ OPERATIONS, OPERATIONS_OF_ALL = 6, 8
 """Of a token and a number of a matrix: a multiplication and an addition, there, there again and
 back; and again where the matrix itself is learned."""
 
+OPERATIONS_OF_REFERENCE = 2
+"""Of a model as it was, from which preferences are measured: it goes there alone."""
+
 MOST_TOKENS = 128
 """That go through the measured layer."""
 

@@ -15,6 +15,7 @@ from edgellm.settings import LoadSettings
 from edgellm.training.forecast.arithmetic_rate import (
     OPERATIONS,
     OPERATIONS_OF_ALL,
+    OPERATIONS_OF_REFERENCE,
     assumed_rate,
     matrix_numbers,
     measure_rate,
@@ -102,7 +103,7 @@ def forecast_training(
         settings: of the run.
         load: which memory and arithmetic.
         target: another machine, whose arithmetic is assumed.
-        lengths: tokens of each sequence of the largest step.
+        lengths: tokens of each record of the largest step; of preferences, of each answer's.
         here: whether the model's files are on this machine, so that it can be measured.
 
     Raises:
@@ -115,6 +116,9 @@ def forecast_training(
         return _of_all(checkpoint, settings, budget, lengths)
     lora = settings.lora
     step_tokens, longest = sum(lengths), max(lengths)
+    prefers = settings.stage == "dpo"
+    if prefers:  # of each record two answers
+        step_tokens *= 2
     memory = plan_training(
         checkpoint,
         lora,
@@ -122,6 +126,7 @@ def forecast_training(
         step_tokens=step_tokens,
         micro_tokens=settings.micro_tokens,
         longest=longest,
+        reference=prefers,
     )
     config = checkpoint.config
     first = first_changed(lora, config.num_hidden_layers)
@@ -141,14 +146,17 @@ def forecast_training(
         parts=memory.parts,
         total=memory.total,
         budget=budget,
-        least=least_memory(checkpoint, lora, step_tokens=step_tokens, longest=longest),
+        least=least_memory(
+            checkpoint, lora, step_tokens=step_tokens, longest=longest, reference=prefers
+        ),
         pinned=memory.pinned,
         layers=memory.count,
         learned=learned,
         step_tokens=step_tokens,
         micro_tokens=memory.micro_tokens,
         bytes_read=bytes_read,
-        operations=OPERATIONS * matrix_numbers(checkpoint),
+        operations=(OPERATIONS + (OPERATIONS_OF_REFERENCE if prefers else 0))
+        * matrix_numbers(checkpoint),
         disk=disk,
         arithmetic=rate.operations,
         is_measured=rate.measured,

@@ -149,11 +149,17 @@ def plan_training(
 
 
 def least_memory(
-    checkpoint: Checkpoint, lora: LoraSettings, *, step_tokens: int, longest: int
+    checkpoint: Checkpoint,
+    lora: LoraSettings,
+    *,
+    step_tokens: int,
+    longest: int,
+    reference: bool = False,
 ) -> int:
     """Return the smallest budget that ``plan_training`` takes, of whole megabytes."""
-    least = _least(checkpoint, lora, step_tokens, min(longest, step_tokens), longest).total
-    return math.ceil(least / 1e6) * 1_000_000
+    tokens = min(longest, step_tokens)
+    least = _least(checkpoint, lora, step_tokens, tokens, longest, reference=reference)
+    return math.ceil(least.total / 1e6) * 1_000_000
 
 
 def _least(

@@ -91,3 +91,17 @@ def test_the_arithmetic_of_a_model_that_is_here_is_measured(checkpoint):
     assert plan.arithmetic > 0
     assert (plan.bytes_read, plan.disk, plan.hidden_from) == (0, None, 0)
     assert plan.total == sum(plan.parts.values())
+
+
+def test_preferences_have_two_answers_and_a_reference(checkpoint):
+    usual = forecast(checkpoint, "1GB")
+    prefers = forecast(
+        checkpoint, "1GB", settings=dataclasses.replace(SETTINGS, stage="dpo"), here=False
+    )
+    assert prefers.step_tokens == 2 * usual.step_tokens
+    assert prefers.operations == usual.operations * 8 / 6
+    config = checkpoint.config
+    states = (config.num_hidden_layers + 2) * 128 * config.hidden_size * 4
+    more = states + 2 * 256 * config.hidden_size * 4
+    assert prefers.parts["kept inputs"] - usual.parts["kept inputs"] == more
+    assert prefers.least > usual.least
