@@ -13,14 +13,21 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
 from edgellm.cli.stop_signals import STOP
+from edgellm.console.progress import show_doing
 from edgellm.console.terminal import note, say, write_json
+from edgellm.console.training.end_view import show_answers, show_epochs
+from edgellm.console.training.steps_view import ShownStep, StepsView, show_training
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConversionError
 from edgellm.setting_values import choice
 from edgellm.settings import LoadSettings
 
 if TYPE_CHECKING:
+    from edgellm.training.answers.kept_answers import Ask
     from edgellm.training.run.train import EpochReport, TrainingRun
+
+STEPS = 10.0
+"""Steps whose loss and speed are shown as one."""
 
 LOAD = options.LOAD_OPTIONS.only("memory", "threads", "activations")
 
@@ -57,6 +64,7 @@ def train(
     A run that was stopped goes on with --resume, bit for bit.
     """
     require_backend()
+    from edgellm.training.run.page_facts import PAGE
     from edgellm.training.run.train import TrainRequest, open_run
 
     settings = training.settings()
@@ -72,21 +80,37 @@ def train(
         resume=training.resume,
         form=choice("format", training.form, ("peft", "mlx-lm")),
         dtype=training.written_dtype(),
+        answers=training.answers,
     )
-    with open_run(request) as run:
+    with open_run(request, _asker(load, training)) as run:
         _say_plan(run, settings.batch)
-        _follow(run)
-        history = run.trainer.history
+        with show_training() as shown:
+            _follow(run, shown)
+        run.answer()
+        history, answers = run.trainer.history, run.answers.as_plain()
+    page = out / PAGE
     if json:
-        write_json({"folder": str(out), "epochs": history})
-    else:
-        command = "chat"
-        if run.template != "chat":
-            command = "generate"
-        named = f"{model} --adapter {out}"
-        if settings.method == "full":
-            named = str(out)
-        say(f"next: edgellm {command} {named}")
+        write_json({"folder": str(out), "page": str(page), "epochs": history, "answers": answers})
+        return
+    show_epochs(history)
+    show_answers(answers)
+    say(f"page: {page}")
+    command = "chat"
+    if run.template != "chat":
+        command = "generate"
+    named = f"{model} --adapter {out}"
+    if settings.method == "full":
+        named = str(out)
+    say(f"next: edgellm {command} {named}")
+
+
+def _asker(load: LoadSettings, training: TrainOptions) -> Ask | None:
+    """Return what asks models before and after; None where nobody wants it."""
+    from edgellm.training.asking.ask import Asker
+
+    if not training.answers:
+        return None
+    return Asker(load, training.answer_tokens, note, show_doing)
 
 
 def _say_plan(run: TrainingRun, batch: int) -> None:
@@ -101,32 +125,44 @@ def _say_plan(run: TrainingRun, batch: int) -> None:
     note(memory.in_words())
 
 
-def _follow(run: TrainingRun) -> None:
+def _follow(run: TrainingRun, shown: StepsView) -> None:
     """Take the steps behind a bar, and say each epoch; Ctrl-C keeps what was learned."""
-    from edgellm.console.progress import show_steps
+    from edgellm.device.machine import process_memory
+    from edgellm.training.page.curves import Smoothing
     from edgellm.training.run.trainer import StepReport
 
-    with show_steps() as shown:
-        shown.show(run.trainer.step, run.trainer.steps, "the first step")
-        try:
-            for report in run.run():
-                if isinstance(report, StepReport):
-                    pace = report.tokens / report.seconds
-                    loss = _losses(report.loss, report.figures)
-                    text = f"epoch {report.epoch}, {loss}, {pace:.0f} tokens/s"
-                    shown.show(report.step, report.steps, text)
-                    if not report.applied:
-                        shown.note(f"step {report.step} was not applied: its loss is not finite")
-                else:
-                    shown.note(_sentence(report))
-        except ConversionError:  # the disk has refused already
-            raise
-        except BaseException:
-            shown.show(run.trainer.step, run.trainer.steps, "saving")
-            with STOP.unhurried():  # a large adapter on a slow disk may take minutes
-                run.save()
-            shown.note("saved as it is: the same command with --resume goes on from here")
-            raise
+    loss, times, tokens = Smoothing(STEPS), Smoothing(STEPS), Smoothing(STEPS)
+    smooth: float | None = None
+    try:
+        for report in run.run():
+            if not isinstance(report, StepReport):
+                shown.note(_sentence(report))
+                continue
+            if report.applied:
+                smooth = loss.add(report.loss)
+            else:
+                shown.note(f"step {report.step} was not applied: its loss is not finite")
+            a_step = times.add(report.seconds)
+            shown.step(
+                ShownStep(
+                    done=report.step,
+                    total=report.steps,
+                    loss=smooth,
+                    tokens_per_second=tokens.add(report.tokens) / a_step,
+                    seconds_left=a_step * (report.steps - report.step),
+                    memory=process_memory(),
+                    planned=run.memory.total,
+                    figures=report.figures,
+                )
+            )
+    except ConversionError:  # the disk has refused already
+        raise
+    except BaseException:
+        shown.doing("saving")
+        with STOP.unhurried():  # a large adapter on a slow disk may take minutes
+            run.save()
+        shown.note("saved as it is: the same command with --resume goes on from here")
+        raise
 
 
 def _sentence(epoch: EpochReport) -> str:

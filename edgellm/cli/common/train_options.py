@@ -49,6 +49,8 @@ class TrainOptions:
     form: str = "peft"
     dtype: str | None = None
     seed: int = 0
+    answers: int = 3
+    answer_tokens: int | None = None
 
     def lora(self) -> LoraSettings:
         """Return what is learned. Raises ConfigError."""
@@ -256,6 +258,25 @@ TRAIN_OPTIONS = SettingsOptions(
         "seed": Annotated[
             int,
             Option(metavar="N", min=0, max=(1 << 31) - 1, help="Seed of all that is drawn."),
+        ],
+        "answers": Annotated[
+            int,
+            Option(
+                metavar="N",
+                min=0,
+                max=64,
+                help="Questions of the data that are answered before and after; 0: none.",
+                rich_help_panel=headings.OUTPUT,
+            ),
+        ],
+        "answer_tokens": Annotated[
+            int | None,
+            Option(
+                metavar="N",
+                min=1,
+                help="Tokens of such an answer; default: 64, or 16 of a model larger than memory.",
+                rich_help_panel=headings.OUTPUT,
+            ),
         ],
     },
 )

@@ -11,8 +11,7 @@ from edgellm.console.units import count, plural, seconds, size
 from edgellm.device import machine
 from edgellm.training.data.rendering import Rendered
 from edgellm.training.full.memory import FullMemory
-from edgellm.training.low_rank import count_numbers
-from edgellm.training.page.training_page import PageFacts
+from edgellm.training.page.training_page import PageFacts, ShownAnswer
 from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.trainer import Trainer
@@ -25,6 +24,8 @@ def page_facts(
     trainer: Trainer[Any],
     steps: Sequence[Mapping[str, Any]],
     *,
+    learned: int,
+    answers: Sequence[ShownAnswer],
     data: Rendered,
     valid: int,
     memory: TrainingMemory | FullMemory,
@@ -35,6 +36,8 @@ def page_facts(
         request: what was asked for.
         trainer: where the run is.
         steps: that were taken.
+        learned: numbers that are learned.
+        answers: before and after.
         data: what became of the records.
         valid: sequences that are not learned.
         memory: what it takes.
@@ -42,7 +45,7 @@ def page_facts(
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     taken = sum(step["seconds"] for step in steps)
     tokens = sum(step["tokens"] for step in steps)
-    numbers = count(count_numbers(trainer.numbers))
+    numbers = count(learned)
     pace = f"{tokens / taken:.0f} tokens a second" if taken else ""
     lines = [
         f"{Path(request.data).name} on {Path(request.model).name}: {numbers} numbers are learned",
@@ -77,6 +80,7 @@ def page_facts(
         lines=lines,
         steps=steps,
         epochs=trainer.history,
+        answers=answers,
         limit=request.settings.rates.clip,
         tables=tables,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -63,10 +63,18 @@ class Preparation(Generic[Item]):
     learner: Learner[Item]
 
 
-def prepare(request: TrainRequest) -> Preparation[Any]:
+Meanwhile = Callable[[Sequence[TrainingSequence], Tokenizer], None]
+"""Is called with sequences (those that are not learned, if there are such) before a model opens."""
+
+
+def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Preparation[Any]:
     """Return a run that can begin: data are read, memory is planned, and the model is open.
 
     A stage has items of its own, and a method a learner: each is a function here.
+
+    Args:
+        request: what is asked for.
+        meanwhile: called when all has been checked, and no model is in memory yet.
 
     Raises:
         ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
@@ -78,12 +86,12 @@ def prepare(request: TrainRequest) -> Preparation[Any]:
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
     )
     if request.settings.stage == "dpo":
-        return _of_pairs(request, checkpoint, tokenizer)
-    return _of_sequences(request, checkpoint, tokenizer)
+        return _of_pairs(request, checkpoint, tokenizer, meanwhile)
+    return _of_sequences(request, checkpoint, tokenizer, meanwhile)
 
 
 def _of_sequences(
-    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer
+    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer, meanwhile: Meanwhile
 ) -> Preparation[TrainingSequence]:
     """Return a run over sequences, whose next tokens are learned."""
     template = request.template or _template_of(tokenizer)
@@ -97,6 +105,7 @@ def _of_sequences(
         full = _planned_whole(request, checkpoint, items)
         memory: FullMemory | TrainingMemory = full
         state = _state(request, facts, len(number_shapes(checkpoint.config)))
+        meanwhile(held_out.sequences or data.sequences, tokenizer)
         learner: Learner[TrainingSequence] = FullLearner(
             checkpoint, micro_tokens=full.micro_tokens, dtype=request.dtype
         )
@@ -104,6 +113,7 @@ def _of_sequences(
         adapted = _planned(request, checkpoint, items)
         memory = adapted
         state = _state(request, facts, checkpoint.config.num_hidden_layers)
+        meanwhile(held_out.sequences or data.sequences, tokenizer)
         learner = AdapterLearner(**_of_adapter(request, checkpoint, adapted))
     return Preparation(
         template=template,
@@ -119,7 +129,7 @@ def _of_sequences(
 
 
 def _of_pairs(
-    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer
+    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer, meanwhile: Meanwhile
 ) -> Preparation[PreferencePair]:
     """Return a run over pairs: that one answer is better than another is learned."""
     template = request.template or _template_of(tokenizer)
@@ -136,6 +146,8 @@ def _of_pairs(
         reference=True,
     )
     facts = _facts(request, fingerprint(checkpoint), data)
+    state = _state(request, facts, checkpoint.config.num_hidden_layers)
+    meanwhile([pair.chosen for pair in valid or pairs], tokenizer)
     return Preparation(
         template=template,
         data=data,
@@ -143,7 +155,7 @@ def _of_pairs(
         valid=valid,
         memory=memory,
         facts=facts,
-        state=_state(request, facts, checkpoint.config.num_hidden_layers),
+        state=state,
         learner=PreferenceLearner(
             **_of_adapter(request, checkpoint, memory), beta=request.settings.beta
         ),

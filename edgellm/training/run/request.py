@@ -27,6 +27,7 @@ class TrainRequest:
         resume: go on with the run in ``folder``.
         form: of the adapter.
         dtype: of the numbers of a model that is learned whole; None: its own.
+        answers: questions of the data that are answered before and after.
     """
 
     model: str
@@ -40,3 +41,4 @@ class TrainRequest:
     resume: bool = False
     form: AdapterFormat = "peft"
     dtype: str | None = None
+    answers: int = 0

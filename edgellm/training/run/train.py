@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from edgellm.device.held_signals import signals_held
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
+from edgellm.training.answers.kept_answers import Ask, KeptAnswers
 from edgellm.training.data.rendering import Rendered, Template
 from edgellm.training.full.memory import FullMemory
+from edgellm.training.low_rank import count_numbers
 from edgellm.training.page.step_log import StepLog
 from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.memory import TrainingMemory
@@ -51,16 +54,28 @@ class EpochReport:
 class TrainingRun:
     """A run that is ready: data are read, memory is planned, and the model is open.
 
+    Args:
+        request: what is asked for.
+        ask: asks the model questions before it opens here, and after; None asks nothing.
+
     Attributes:
+        answers: to these questions.
         template: that the records are written in.
         data: the records as sequences.
         memory: what it takes.
         trainer: takes the steps.
     """
 
-    def __init__(self, request: TrainRequest) -> None:
+    def __init__(self, request: TrainRequest, ask: Ask | None = None) -> None:
         self._request = request
-        prepared = prepare(request)
+        self.answers: KeptAnswers = KeptAnswers(
+            request.folder,
+            ask,
+            count=request.answers,
+            seed=request.settings.seed,
+            resume=request.resume,
+        )
+        prepared = prepare(request, partial(self.answers.before, model=request.model))
         self.template: Template = prepared.template
         self.data: Rendered = prepared.data
         self.memory: TrainingMemory | FullMemory = prepared.memory
@@ -71,6 +86,8 @@ class TrainingRun:
             prepared.learner, prepared.items, request.settings, prepared.state
         )
         self._log = StepLog(request.folder, self.trainer.step)
+        self._learned = count_numbers(self.trainer.numbers)
+        self._is_open = True
 
     def run(self) -> Iterator[StepReport | EpochReport]:
         """Yield steps and epochs as they end; each save is whole before the next step.
@@ -106,12 +123,34 @@ class TrainingRun:
             raise write_error(request.folder, error) from error
         self._log.save()  # first: it may have steps that the run takes again, and never too few
         self.trainer.save(request.folder, self._facts)
-        text = training_page(self._page_facts())
-        write_file(request.folder / PAGE, [text.encode()], durable=False)
+        self._save_page()
+
+    def answer(self) -> None:
+        """Let the model answer with what it has learned. It is closed here, and the run has ended.
+
+        Raises:
+            ConversionError: the disk refuses.
+            ReadError: the model cannot be read.
+        """
+        self.close()
+        self.trainer.free()
+        folder = self._request.folder
+        if self._request.settings.method == "full":
+            self.answers.after(str(folder), None)
+        else:
+            self.answers.after(self._request.model, folder)
+        self._save_page()
 
     def close(self) -> None:
         """Free the model."""
-        self._learner.close()
+        if self._is_open:
+            self._learner.close()
+        self._is_open = False
+
+    def _save_page(self) -> None:
+        self.answers.save()
+        text = training_page(self._page_facts())
+        write_file(self._request.folder / PAGE, [text.encode()], durable=False)
 
     def _end_epoch(self) -> EpochReport:
         """Return the epoch that the last step ends, and save it."""
@@ -145,15 +184,21 @@ class TrainingRun:
             self._request,
             self.trainer,
             self._log.steps,
+            learned=self._learned,
             data=self.data,
             valid=len(self._valid),
             memory=self.memory,
+            answers=self.answers.shown,
         )
 
 
 @contextmanager
-def open_run(request: TrainRequest) -> Iterator[TrainingRun]:
+def open_run(request: TrainRequest, ask: Ask | None = None) -> Iterator[TrainingRun]:
     """Hold the folder that a run writes to, and yield the run; close it at the end.
+
+    Args:
+        request: what is asked for.
+        ask: as ``TrainingRun`` has it.
 
     Raises:
         ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
@@ -161,5 +206,5 @@ def open_run(request: TrainRequest) -> Iterator[TrainingRun]:
         UnsupportedModelError: the model runs through mlx-lm alone, and cannot be trained here.
     """
     request.folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(request.folder, "edgellm train"), closing(TrainingRun(request)) as run:
+    with file_lock(request.folder, "edgellm train"), closing(TrainingRun(request, ask)) as run:
         yield run

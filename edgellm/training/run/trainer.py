@@ -166,6 +166,11 @@ class Trainer(Generic[Item]):
         self.state(facts).write(folder)
         self._learner.write(folder, self.numbers)
 
+    def free(self) -> None:
+        """Forget the numbers and their moments: no step is taken any more."""
+        self.numbers = []
+        self._optimizer.means, self._optimizer.squares = [], []
+
     def _take_step(self) -> StepReport:
         begun = time.perf_counter()
         settings, number = self._settings, self.step

@@ -165,6 +165,13 @@ def test_the_command_learns_an_adapter_that_conversion_merges(folder, data, tmp_
     told = capsys.readouterr().err
     assert "5 sequences of" in told
     assert "before: on other records" in told
+    assert "question 3:" in told
+    assert f"page: {out / 'training.html'}" in told
+    answers = json.loads((out / "answers.json").read_text())["answers"]
+    assert len(answers) == 3
+    assert all(one["after"] is not None for one in answers)
+    page = (out / "training.html").read_text()
+    assert "Answers before and after" in page
     merged = tmp_path / "merged"
     assert main(["convert", str(folder), str(merged), "--adapter", str(out), "--bits", "16"]) == 0
     assert main([*command, "--resume"]) == 2, "other matrices are another run's"
