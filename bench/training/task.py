@@ -13,8 +13,9 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.errors import ConfigError
 from edgellm.row_files.reading import DOCUMENT_END
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.conversations import Template
 from edgellm.training.data.records import Record, read_records
-from edgellm.training.data.rendering import Template, render
+from edgellm.training.data.rendering import render
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.order import step_items
 

@@ -80,6 +80,19 @@ def strftime_now(date_format: str) -> str:
     return datetime.now().strftime(date_format)
 
 
+def with_its_day(variables: dict[str, Any]) -> dict[str, Any]:
+    """Return variables in which a date in the clock's place, as a text, is a clock that stands."""
+    day = variables.get("strftime_now")
+    if not isinstance(day, str):
+        return variables
+    moment = datetime.fromisoformat(day)
+
+    def standing_clock(date_format: str) -> str:
+        return moment.strftime(date_format)
+
+    return {**variables, "strftime_now": standing_clock}
+
+
 def tojson(
     value: Any,
     ensure_ascii: bool = False,
@@ -136,7 +149,7 @@ def answer(source: str, variables: dict[str, Any] | None, max_characters: int) -
     try:
         if variables is None:
             return names(source)
-        text = compile_template(source).render(variables)
+        text = compile_template(source).render(with_its_day(variables))
     except MemoryError:
         return {}
     except jinja2.TemplateSyntaxError as error:

@@ -71,6 +71,7 @@ class Tokenizer:
             those of two separate texts.
         drops_first_blank: whether the blank before the first word of a text is not shown.
         chat_template: the source of the usual chat template, ``None`` for none.
+        today: the day that templates write, as ``2026-11-29``; ``None``: that of the clock.
     """
 
     def __init__(self, vocabulary: TokenTable, templates: Mapping[str, str]) -> None:
@@ -90,6 +91,7 @@ class Tokenizer:
         if eos_token_id is not None:
             self.eos_token_ids = frozenset({eos_token_id})
         self.chat_template: str | None = templates.get(DEFAULT)
+        self.today: str | None = None
         self.turn_end_ids: frozenset[int] = self._turn_ends("".join(templates.values()))
 
     @classmethod
@@ -233,6 +235,7 @@ class Tokenizer:
             "tools": None,
             "documents": None,
             **roles,
+            **({} if self.today is None else {"strftime_now": self.today}),
             **variables,
             "add_generation_prompt": add_generation_prompt,
         }

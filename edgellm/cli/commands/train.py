@@ -116,7 +116,7 @@ def _asker(load: LoadSettings, training: TrainOptions) -> Ask | None:
 def _say_plan(run: TrainingRun, batch: int) -> None:
     """Say what will be learned, and what it takes."""
     data, memory, trainer = run.data, run.memory, run.trainer
-    for sentence in data.notes():
+    for sentence in [*data.notes(), *run.notes]:
         note(sentence)
     note(
         f"{len(data.sequences)} sequences of {data.tokens} tokens, of which {data.learned} are "

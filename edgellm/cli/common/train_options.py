@@ -15,7 +15,7 @@ from edgellm.errors import ConfigError
 from edgellm.setting_values import choice
 
 if TYPE_CHECKING:
-    from edgellm.training.data.rendering import Template
+    from edgellm.training.data.conversations import Template
     from edgellm.training.low_rank import LoraSettings
     from edgellm.training.run.settings import Method, TrainSettings
 
@@ -70,7 +70,7 @@ class TrainOptions:
 
     def template_named(self) -> Template | None:
         """Return how records are written; None: as the model does. Raises ConfigError."""
-        from edgellm.training.data.rendering import Template
+        from edgellm.training.data.conversations import Template
 
         if self.template is None:
             return None

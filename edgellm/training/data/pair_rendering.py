@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from edgellm.errors import ConfigError
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.conversations import Template, conversation
 from edgellm.training.data.pairs import PairRecord
 from edgellm.training.data.records import Record
 from edgellm.training.data.rendering import (
     Rendered,
-    Template,
     control_texts,
-    conversation,
     holds_control_text,
     sequence,
 )
@@ -42,7 +41,8 @@ def render_pairs(
             found.control.append(pair.line)
             continue
         rendered = [
-            conversation(record, tokenizer, template, prompt=len(pair.prompt)) for record in both
+            conversation(record, tokenizer, template, prompt=len(pair.prompt))[-1]
+            for record in both
         ]
         found.cut += sum(len(ids) > max_tokens for ids, _ in rendered)
         sequences = [

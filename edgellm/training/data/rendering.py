@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from edgellm.errors import ConfigError, EdgeLLMError, FormatError
+from edgellm.errors import ConfigError
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.conversations import Template, conversation, text_of
 from edgellm.training.data.records import Record
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
-
-Template = Literal["chat", "alpaca", "plain"]
-"""How a request is written: as the model's chat template or Alpaca's has it, or as it is."""
-
-WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further "
-    "context. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-)
-WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately "
-    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
-)
-"""The prompts of Stanford's Alpaca, which many data sets are made for."""
 
 
 @dataclass(slots=True)
@@ -38,6 +24,7 @@ class Rendered:
         left_out: lines of records of which nothing would be learned.
         control: lines of records that hold the text of a control token; they are left out, too.
         equal: lines of pairs whose two answers are the same tokens; they are left out, too.
+        parted: conversations of which each answer is a sequence of its own.
         text_bytes: of texts that are learned whole, in UTF-8.
     """
 
@@ -46,6 +33,7 @@ class Rendered:
     left_out: list[int] = field(default_factory=list)
     control: list[int] = field(default_factory=list)
     equal: list[int] = field(default_factory=list)
+    parted: int = 0
     text_bytes: int = 0
 
     @property
@@ -63,6 +51,11 @@ class Rendered:
         said = []
         if self.cut:
             said.append(f"{self.cut} records are longer than --max-tokens, and were cut")
+        if self.parted:
+            said.append(
+                f"of {self.parted} records each answer is learned by itself: the chat template "
+                "writes earlier turns in another way once later ones follow"
+            )
         if self.left_out:
             said.append(f"{len(self.left_out)} records ask for nothing: {_lines(self.left_out)}")
         if self.control:
@@ -96,10 +89,11 @@ def render(
         if record.text:
             _add_text(record, tokenizer, max_tokens, found)
             continue
-        whole, learned = conversation(record, tokenizer, template)
-        if len(whole) > max_tokens:
-            found.cut += 1
-        _add(whole[:max_tokens], learned[:max_tokens], record, found)
+        parts = conversation(record, tokenizer, template)
+        found.parted += len(parts) > 1
+        found.cut += any(len(ids) > max_tokens for ids, _ in parts)
+        for ids, learned in parts:
+            _add(ids[:max_tokens], learned[:max_tokens], record, found)
     if not found.sequences:
         raise ConfigError(
             "nothing would be learned of any record",
@@ -122,7 +116,7 @@ def holds_control_text(record: Record, control: Sequence[str]) -> bool:
 
 def as_template_has_it(record: Record, tokenizer: Tokenizer) -> str:
     """Return a conversation as the chat template writes it. Raises FormatError."""
-    return _rendered(record, tokenizer, len(record.messages), prompt=False)
+    return text_of(record, tokenizer, len(record.messages), prompt=False)
 
 
 def learned_whole(ids: Sequence[int], number: int) -> TrainingSequence:
@@ -156,86 +150,6 @@ def sequence(ids: Sequence[int], learned: Sequence[bool], number: int) -> Traini
         for token, is_learned in zip(ids[1:], learned[1:], strict=True)
     ]
     return TrainingSequence(tuple(ids), (*targets, NOT_ASKED), number)
-
-
-def conversation(
-    record: Record, tokenizer: Tokenizer, template: Template, *, prompt: int = 0
-) -> tuple[list[int], list[bool]]:
-    """Return a conversation's tokens, and which of them are learned.
-
-    Args:
-        record: the conversation.
-        tokenizer: of the model.
-        template: that it is written in.
-        prompt: its first messages, of which nothing is learned.
-
-    Raises:
-        FormatError: a chat template refuses it, or another has no place for it; says its line.
-    """
-    if template != "chat":
-        return _single_turn(record, tokenizer, template)
-    ids: list[int] = []
-    learned: list[bool] = []
-    text = ""
-    for place, message in enumerate(record.messages):
-        if message["role"] != "assistant":
-            continue
-        before = _rendered(record, tokenizer, place, prompt=True)
-        whole = _rendered(record, tokenizer, place + 1, prompt=False)
-        if not (before.startswith(text) and whole.startswith(before)):
-            raise FormatError(
-                f"line {record.line}: the chat template writes earlier turns in another way once "
-                "later ones follow",
-                hint="give each answer a record of its own, or use --template alpaca",
-            )
-        turn, said = before[len(text) :], whole[len(before) :]
-        asked, answer = _parted(turn, said, tokenizer, begins=False)
-        ids += [*asked, *answer]
-        learned += [False] * len(asked) + [place >= prompt] * len(answer)
-        text = whole
-    return ids, learned
-
-
-def _rendered(record: Record, tokenizer: Tokenizer, count: int, *, prompt: bool) -> str:
-    try:
-        return tokenizer.render(record.messages[:count], add_generation_prompt=prompt)
-    except EdgeLLMError as error:
-        raise FormatError(f"line {record.line}: {error.message}", hint=error.hint) from error
-
-
-def _single_turn(
-    record: Record, tokenizer: Tokenizer, template: Template
-) -> tuple[list[int], list[bool]]:
-    if record.instruction is None:
-        raise FormatError(
-            f"line {record.line} is a conversation, which the template {template!r} has no place "
-            "for",
-            hint="use --template chat with a model that has a chat template",
-        )
-    instruction, given = record.instruction
-    if template == "plain":
-        prompt = f"{instruction}\n\n{given}" if given else instruction
-    elif given:
-        prompt = WITH_INPUT.format(instruction=instruction, input=given)
-    else:
-        prompt = WITHOUT_INPUT.format(instruction=instruction)
-    asked, answer = _parted(prompt, record.messages[-1]["content"], tokenizer, begins=True)
-    end = min(tokenizer.eos_token_ids, default=None)
-    if end is not None:
-        answer.append(end)
-    return [*asked, *answer], [False] * len(asked) + [True] * len(answer)
-
-
-def _parted(
-    prompt: str, answer: str, tokenizer: Tokenizer, *, begins: bool
-) -> tuple[list[int], list[int]]:
-    """Return the tokens of a prompt, and of the answer that follows it as one text with it."""
-    asked = tokenizer.encode(prompt, add_special_tokens=begins)
-    whole = tokenizer.encode(prompt + answer, add_special_tokens=begins)
-    if whole[: len(asked)] == asked:
-        return asked, whole[len(asked) :]
-    # the answer's beginning would join the prompt's end: a model that answers cannot do that
-    return asked, tokenizer.encode(answer, add_special_tokens=False)
 
 
 def _lines(lines: Sequence[int]) -> str:

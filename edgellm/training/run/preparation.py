@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +17,11 @@ from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.conversations import Template
 from edgellm.training.data.pair_rendering import pairs_in, render_pairs
 from edgellm.training.data.pairs import read_pairs
 from edgellm.training.data.records import read_records
-from edgellm.training.data.rendering import Rendered, Template, render
+from edgellm.training.data.rendering import Rendered, render
 from edgellm.training.data.windows import windows
 from edgellm.training.full.memory import FullMemory, plan_full
 from edgellm.training.full.weights import number_shapes, require_plain
@@ -30,7 +32,7 @@ from edgellm.training.learners.preference import PreferenceLearner
 from edgellm.training.micro_batch import PreferencePair, TrainingSequence
 from edgellm.training.run.memory import TrainingMemory, plan_training
 from edgellm.training.run.request import TrainRequest
-from edgellm.training.run.saved_state import FILE, SavedState, read_state
+from edgellm.training.run.saved_state import FILE, SavedState, read_state, saved_day
 from edgellm.training.trained_model import OpenModel
 
 Item = TypeVar("Item", bound=TrainingItem)
@@ -85,6 +87,8 @@ def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Pr
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
     )
+    day = saved_day(request.folder) if request.resume else date.today().isoformat()
+    tokenizer.today = day  # templates that write it would make other data of the same file tomorrow
     if request.settings.stage == "dpo":
         return _of_pairs(request, checkpoint, tokenizer, meanwhile)
     return _of_sequences(request, checkpoint, tokenizer, meanwhile)
@@ -99,12 +103,12 @@ def _of_sequences(
     held_out = Rendered()
     if request.valid is not None:
         held_out = _rendered(request, request.valid, tokenizer, template)
-    facts = _facts(request, fingerprint(checkpoint), data)
+    facts = _facts(request, fingerprint(checkpoint), data, tokenizer.today)
     items = [*data.sequences, *held_out.sequences]
     if request.settings.method == "full":
         full = _planned_whole(request, checkpoint, items)
         memory: FullMemory | TrainingMemory = full
-        state = _state(request, facts, len(number_shapes(checkpoint.config)))
+        state = _state(request, facts, len(number_shapes(checkpoint.config)), data.sequences)
         meanwhile(held_out.sequences or data.sequences, tokenizer)
         learner: Learner[TrainingSequence] = FullLearner(
             checkpoint, micro_tokens=full.micro_tokens, dtype=request.dtype
@@ -112,7 +116,7 @@ def _of_sequences(
     else:
         adapted = _planned(request, checkpoint, items)
         memory = adapted
-        state = _state(request, facts, checkpoint.config.num_hidden_layers)
+        state = _state(request, facts, checkpoint.config.num_hidden_layers, data.sequences)
         meanwhile(held_out.sequences or data.sequences, tokenizer)
         learner = AdapterLearner(**_of_adapter(request, checkpoint, adapted))
     return Preparation(
@@ -145,8 +149,8 @@ def _of_pairs(
         longest=max(one.length for one in [*data.sequences, *held_out.sequences]),
         reference=True,
     )
-    facts = _facts(request, fingerprint(checkpoint), data)
-    state = _state(request, facts, checkpoint.config.num_hidden_layers)
+    facts = _facts(request, fingerprint(checkpoint), data, tokenizer.today)
+    state = _state(request, facts, checkpoint.config.num_hidden_layers, pairs)
     meanwhile([pair.chosen for pair in valid or pairs], tokenizer)
     return Preparation(
         template=template,
@@ -219,10 +223,27 @@ def _of_adapter(
     }
 
 
-def _state(request: TrainRequest, facts: Mapping[str, Any], parts: int) -> SavedState | None:
-    """Return where a run goes on, None where one begins; its folder must be free then."""
+def _state(
+    request: TrainRequest, facts: Mapping[str, Any], parts: int, items: Sequence[TrainingItem]
+) -> SavedState | None:
+    """Return where a run goes on, None where one begins; its folder must be free then.
+
+    Args:
+        request: of the run.
+        facts: of the run.
+        parts: of the numbers: layers, for example.
+        items: that are learned.
+    """
     if request.resume:
-        return read_state(request.folder, facts, parts)
+        state = read_state(request.folder, facts, parts)
+        steps = request.settings.steps_of(len(items))
+        if state.step > steps:
+            raise ConfigError(
+                f"the run in {request.folder} has taken {state.step} steps, and was asked for "
+                f"{steps}",
+                hint="give more --epochs or --steps, or begin anew in another folder",
+            )
+        return state
     if (request.folder / FILE).exists():
         raise ConfigError(
             f"{request.folder} holds a training run already",
@@ -234,13 +255,14 @@ def _state(request: TrainRequest, facts: Mapping[str, Any], parts: int) -> Saved
     return None
 
 
-def _facts(request: TrainRequest, model: str, data: Rendered) -> Mapping[str, Any]:
+def _facts(request: TrainRequest, model: str, data: Rendered, day: str | None) -> Mapping[str, Any]:
     """Return what a run must have in common with one that goes on from it.
 
     Args:
         request: of the run.
         model: digest of the model.
         data: what is learned.
+        day: that templates write.
     """
     digest = hashlib.sha256()
     for sequence in data.sequences:
@@ -254,6 +276,7 @@ def _facts(request: TrainRequest, model: str, data: Rendered) -> Mapping[str, An
         "data": digest.hexdigest(),
         "activations": request.load.activations,
         "chip": machine.chip_name(),
+        "day": day,
         **settings,
     }
 

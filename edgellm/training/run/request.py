@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgellm.settings import LoadSettings
 from edgellm.training.adapter_folder import AdapterFormat
-from edgellm.training.data.rendering import Template
+from edgellm.training.data.conversations import Template
 from edgellm.training.run.settings import TrainSettings
 
 

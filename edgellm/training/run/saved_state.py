@@ -17,10 +17,10 @@ from edgellm.training.adapter_folder import float_tensor
 from edgellm.training.low_rank import Change
 
 FILE = "training.safetensors"
-SCHEMA = "3"
+SCHEMA = "4"
 PARTS = ("numbers", "means", "squares")
 
-LENGTH = ("epochs", "steps")
+OWN = ("epochs", "steps", "day")
 """Facts that a run which goes on may have others of: it may go on for longer."""
 
 OTHERS: Mapping[str, str] = {
@@ -89,18 +89,9 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
         ReadError: it cannot be read.
     """
     path = folder / FILE
-    if not path.exists():
-        raise ModelNotFoundError(
-            f"{folder} holds no training run", hint="leave out --resume to begin one"
-        )
-    infos, metadata = read_header(path)
-    if metadata.get("schema") != SCHEMA:
-        raise FormatError(
-            f"{path} is another version's", hint="go on with the version that began, or begin anew"
-        )
-    saved = parse_json(metadata["facts"].encode(), str(path))
+    infos, metadata, saved = _header(path)
     for name, value in facts.items():
-        if name not in LENGTH and saved.get(name) != value:
+        if name not in OWN and saved.get(name) != value:
             raise ConfigError(
                 f"the run in {folder} {_otherness(name, saved.get(name), value)}",
                 hint="go on with the options and files that it began with, or begin anew",
@@ -119,6 +110,29 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
         history=json.loads(metadata["history"]),
         losses=[tuple(part) for part in json.loads(metadata["losses"])],
     )
+
+
+def saved_day(folder: Path) -> str:
+    """Return the day on which the run in a folder began, as its templates write it.
+
+    Raises:
+        ModelNotFoundError, FormatError, ReadError: as ``read_state`` does.
+    """
+    return str(_header(folder / FILE)[2].get("day"))
+
+
+def _header(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]:
+    """Return what a run's file says of its tensors, of itself, and the facts of the run."""
+    if not path.exists():
+        raise ModelNotFoundError(
+            f"{path.parent} holds no training run", hint="leave out --resume to begin one"
+        )
+    infos, metadata = read_header(path)
+    if metadata.get("schema") != SCHEMA:
+        raise FormatError(
+            f"{path} is another version's", hint="go on with the version that began, or begin anew"
+        )
+    return infos, metadata, parse_json(metadata["facts"].encode(), str(path))
 
 
 def _otherness(name: str, saved: object, value: object) -> str:

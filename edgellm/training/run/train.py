@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,14 +14,15 @@ from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
 from edgellm.training.answers.kept_answers import Ask, KeptAnswers
-from edgellm.training.data.rendering import Rendered, Template
+from edgellm.training.data.conversations import Template
+from edgellm.training.data.rendering import Rendered
 from edgellm.training.full.memory import FullMemory
 from edgellm.training.low_rank import count_numbers
 from edgellm.training.page.step_log import StepLog
 from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.page_facts import PAGE, page_facts
-from edgellm.training.run.preparation import prepare
+from edgellm.training.run.preparation import Preparation, prepare
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.trainer import MeanLoss, StepReport, Trainer
 
@@ -64,6 +65,7 @@ class TrainingRun:
         data: the records as sequences.
         memory: what it takes.
         trainer: takes the steps.
+        notes: what a person should know of its length, in sentences.
     """
 
     def __init__(self, request: TrainRequest, ask: Ask | None = None) -> None:
@@ -85,6 +87,7 @@ class TrainingRun:
         self.trainer: Trainer[Any] = Trainer(
             prepared.learner, prepared.items, request.settings, prepared.state
         )
+        self.notes: list[str] = _notes(self.trainer, prepared, request)
         self._log = StepLog(request.folder, self.trainer.step)
         self._learned = count_numbers(self.trainer.numbers)
         self._is_open = True
@@ -157,8 +160,7 @@ class TrainingRun:
         trainer = self.trainer
         epoch = self._epoch(trainer.epoch, trainer.epoch_loss)
         with signals_held():
-            trainer.losses = []
-            trainer.history.append(asdict(epoch))
+            trainer.told(asdict(epoch))
         self.save()
         return epoch
 
@@ -208,3 +210,24 @@ def open_run(request: TrainRequest, ask: Ask | None = None) -> Iterator[Training
     request.folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     with file_lock(request.folder, "edgellm train"), closing(TrainingRun(request, ask)) as run:
         yield run
+
+
+def _notes(trainer: Trainer[Any], prepared: Preparation[Any], request: TrainRequest) -> list[str]:
+    """Return what a person should know of a run's length."""
+    notes = []
+    step, steps = trainer.step, trainer.steps
+    if prepared.state is not None:
+        saved = prepared.state.facts
+        before = replace(request.settings, epochs=saved["epochs"], steps=saved["steps"])
+        begun_for = before.steps_of(len(prepared.items))
+        if begun_for != steps:
+            notes.append(
+                f"the run was begun for {begun_for} steps, and now takes {steps}: from step "
+                f"{step + 1} on rates are those of a run of {steps}"
+            )
+    if step < steps and not trainer.learns:
+        notes.append(
+            "nothing will be learned: all steps that are left have the rate 0, as the first step "
+            "of a warm-up has; give --warmup 0, or more --steps"
+        )
+    return notes

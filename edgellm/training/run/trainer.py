@@ -143,6 +143,18 @@ class Trainer(Generic[Item]):
         told = bool(self.history) and self.history[-1].get("step") == self.step
         return self.step > 0 and not told and (ends or self.step == self.steps)
 
+    def told(self, epoch: Mapping[str, Any]) -> None:
+        """Note an epoch that was told; where it is not over, it is told again at its end."""
+        self.history.append(epoch)
+        if self.step % self._settings.steps_an_epoch(len(self._items)) == 0:
+            self.losses = []
+
+    @property
+    def learns(self) -> bool:
+        """Whether a step that is left has a rate above 0."""
+        steps = range(self.step, self.steps)
+        return any(self._settings.rates.at(step, self.steps) > 0 for step in steps)
+
     @property
     def epoch_loss(self) -> MeanLoss | None:
         """The mean loss of the epoch under way; None where no step was taken."""

@@ -111,3 +111,49 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path):
     path.write_bytes(b'{"text": "a"}\n{"text": "caf\xe9"}\n')
     with pytest.raises(FormatError, match="line 2: the row is not UTF-8 at byte 14"):
         read_records(path)
+
+
+FORGETFUL = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}(thought) {% endif %}{{ m.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Thinking stays in the last answer alone, as Qwen3's template has it."""
+
+
+def templated(tmp_path, template):
+    folder = write_model(tmp_path / "model", LLAMA)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+    return Tokenizer.from_folder(folder)
+
+
+def test_each_answer_is_by_itself_where_a_template_rewrites_earlier_turns(tmp_path):
+    tokenizer = templated(tmp_path, FORGETFUL)
+    records = written(tmp_path / "chat.jsonl", [CHAT, {"prompt": "Say a", "completion": "a"}])
+    found = render(records, tokenizer, template="chat", max_tokens=400)
+    texts = [tokenizer.decode(one.tokens, skip_special_tokens=False) for one in found.sequences]
+    assert len(texts) == 3
+    assert [text.count("(thought)") for text in texts] == [1, 1, 1]
+    assert "Hello." in texts[1], "the earlier turn is read"
+    assert learned(found.sequences[1], tokenizer).startswith("(thought) Good bye.")
+    assert "Hello" not in learned(found.sequences[1], tokenizer)
+    assert found.parted == 1
+    assert "of 1 records each answer is learned by itself" in found.notes()[0]
+
+
+def test_a_template_that_ends_prompts_in_another_way_is_refused_by_line(tmp_path):
+    template = FORGETFUL.replace("assistant\n{% endif %}", "assistant: {% endif %}")
+    tokenizer = templated(tmp_path, template)
+    with pytest.raises(FormatError, match="line 1: the chat template begins an answer otherwise"):
+        render(written(tmp_path / "c.jsonl", [CHAT]), tokenizer, template="chat", max_tokens=400)
+
+
+def test_templates_write_the_day_that_they_are_given(tmp_path):
+    tokenizer = templated(tmp_path, "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}")
+    tokenizer.today = "2026-01-31"
+    messages = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.render(messages) == "31 Jan 2026: Hi"
+    assert tokenizer.render(messages, strftime_now="2025-12-24") == "24 Dec 2025: Hi"
+    tokenizer.today = None
+    assert tokenizer.render(messages) != "31 Jan 2026: Hi"

@@ -1,8 +1,10 @@
 """Runs: they go on bit for bit, and an adapter is one that others open."""
 
 import dataclasses
+import datetime
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -141,6 +143,67 @@ def test_another_run_is_not_gone_on_with(folder, data, tmp_path):
     )
     with pytest.raises(ConfigError, match="has another seed: 0, not 1"), open_run(other):
         pass
+
+
+def test_a_run_goes_on_for_longer_at_the_rates_of_the_new_length(folder, data, tmp_path):
+    first = request(folder, data, tmp_path / "out", steps=5)  # in the middle of the second epoch
+    with open_run(first) as run:
+        list(run.run())
+        assert run.notes == []
+    longer = dataclasses.replace(first, resume=True)
+    settings = dataclasses.replace(first.settings, steps=None, epochs=3)
+    longer = dataclasses.replace(longer, settings=settings)
+    with open_run(longer) as run:
+        assert "begun for 5 steps, and now takes 9: from step 6 on" in run.notes[0]
+        steps = [step for step in run.run() if hasattr(step, "norm")]
+        history = run.trainer.history
+    assert [step.step for step in steps] == [6, 7, 8, 9]
+    assert steps[0].rate == settings.rates.at(5, 9)
+    assert [(epoch["epoch"], epoch["step"]) for epoch in history] == [
+        (1, 3),
+        (2, 5),
+        (2, 6),
+        (3, 9),
+    ]
+    logged = [json.loads(x) for x in (tmp_path / "out/training.jsonl").read_text().splitlines()]
+    second = [step for step in logged if step["epoch"] == 2]
+    asked = sum(step["asked"] for step in second)
+    mean = sum(step["loss"] * step["asked"] for step in second) / asked
+    assert history[2]["train"] == pytest.approx(mean), "an epoch is told whole at its end"
+    shorter = dataclasses.replace(longer, settings=dataclasses.replace(settings, steps=2))
+    refused = pytest.raises(ConfigError, match="has taken 9 steps, and was asked for 2")
+    with refused, open_run(shorter):
+        pass
+
+
+def test_a_run_that_is_all_warm_up_is_said_to_learn_nothing(folder, data, tmp_path):
+    with open_run(request(folder, data, tmp_path / "one", steps=1)) as run:
+        assert "give --warmup 0" in run.notes[0]
+    with open_run(request(folder, data, tmp_path / "two", steps=2)) as run:
+        assert run.notes == []
+
+
+def test_a_run_keeps_the_day_on_which_it_began(folder, data, tmp_path, monkeypatch):
+    days = ["2026-01-31", "2026-02-01"]
+
+    class Today(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls.fromisoformat(days[0])
+
+    monkeypatch.setattr("edgellm.training.run.preparation.date", Today)
+    dated = shutil.copytree(folder, tmp_path / "dated")
+    path = dated / "tokenizer_config.json"
+    fields = json.loads(path.read_text())
+    fields["chat_template"] = "{{ strftime_now('%d %b') }}" + fields["chat_template"]
+    path.write_text(json.dumps(fields))
+    first = request(dated, data, tmp_path / "out", steps=2)
+    with open_run(first) as run:
+        next(iter(run.run()))
+        run.save()
+    del days[0]
+    with open_run(dataclasses.replace(first, resume=True)) as run:
+        assert run.trainer.step == 1
 
 
 def test_every_record_is_learned_once_an_epoch():
