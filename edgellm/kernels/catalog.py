@@ -26,6 +26,7 @@ EMITTERS: Mapping[str, str] = {
     "pack": "elementwise.pack:emit_pack",
     # derivatives
     "turn": "elementwise.turn:emit_turn",
+    "swiglu_backward": "elementwise.swiglu:emit_swiglu_backward",
     # conversion
     "quantize_weights": "elementwise.quantize_weights:emit_quantize_weights",
     # products: one token, several ("few", "tile_matvec"), many

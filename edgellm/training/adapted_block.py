@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import mlx.core as mx
 
@@ -15,51 +15,16 @@ from edgellm.device import machine as device
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
+from edgellm.models.llama import MLP, Block
 from edgellm.models.registry import block_class
 from edgellm.training.low_rank import Change
+from edgellm.training.operations.adapted_product import AdaptedProduct, Kept
 from edgellm.training.operations.attention import attention_by_numpy
-from edgellm.training.operations.products import Product, frozen_product, learned_product
+from edgellm.training.operations.gate import KernelMLP
+from edgellm.training.operations.rotary_attention import RotaryAttention, is_rotary
 
-Kept = Mapping[str, mx.array]
-"""For each target, what its inputs (1, T, I) are multiplied by: 0 where one is dropped."""
-
-
-class AdaptedProduct:
-    """A frozen product of a stack, and changes of its members.
-
-    Args:
-        base: the product.
-        members: names of the matrices whose results stand side by side, with the features of each.
-        scale: what changes are multiplied by.
-    """
-
-    def __init__(self, base: Product, members: Mapping[str, int], scale: float) -> None:
-        self.out_features: int = sum(members.values())
-        self.change: Change = {}
-        self.kept: Kept = {}
-        self._base, self._members, self._scale = base, members, scale
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Return ``x @ weight.T + scale * (x @ A.T) @ B.T``, of each member that is changed."""
-        y = self._base(x)
-        if not any(f"{member}.lora_A" in self.change for member in self._members):
-            return y
-        parts = []
-        for member, features in self._members.items():
-            a = self.change.get(f"{member}.lora_A")
-            if a is None:
-                parts.append(mx.zeros((*x.shape[:-1], features), y.dtype))
-                continue
-            seen = x
-            if member in self.kept:
-                seen = x * self.kept[member].astype(x.dtype)
-            low = learned_product(seen, a.astype(x.dtype))
-            by_b = learned_product(low, self.change[f"{member}.lora_B"].astype(x.dtype))
-            parts.append(by_b * self._scale)
-        change = parts[0]
-        if len(parts) > 1:
-            change = mx.concatenate(parts, axis=-1)
-        return y + change
+Results = dict[str, list[mx.array]]
+"""A call's results by the part of the layer that they come of: what need not be computed again."""
 
 
 class AdaptedBlock:
@@ -91,20 +56,33 @@ class AdaptedBlock:
             config, self._layer, tensors, group.quantizations.__getitem__, fused=False
         )
         self._format = KVFormat(config.num_key_value_heads, config.head_dim, dtype)
-        self._products: list[AdaptedProduct] = []
+        self._products: dict[str, AdaptedProduct] = {}
+        self._attention: RotaryAttention | None = None
         shapes = config.tensor_shapes()
         for stack, members in STACKS.items():
             part, name = stack.split(".")
             owner = getattr(self._block, part)
-            base = frozen_product(getattr(owner, name), kernels)
             features = {member: shapes[f"{member}.weight"][0] for member in members}
-            self._products.append(AdaptedProduct(base, features, scale))
-            setattr(owner, name, self._products[-1])
-        if not device.has_gpu():
-            self._block.self_attn.attention = attention_by_numpy
+            product = AdaptedProduct(getattr(owner, name), kernels, features, scale)
+            self._products[stack] = product
+            setattr(owner, name, product)
+        attention = self._block.self_attn
+        if is_rotary(attention) and self._layer.window is None and not device.has_gpu():
+            self._attention = self._block.self_attn = RotaryAttention(attention)
+        elif not device.has_gpu():
+            attention.attention = attention_by_numpy
+        mlp = self._block.mlp
+        if kernels is not None and type(mlp) is MLP and mlp.gate is Block.gate:
+            self._block.mlp = KernelMLP(mlp, kernels)
 
     def __call__(
-        self, hidden: mx.array, lengths: Sequence[int], change: Change, kept: Kept
+        self,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        change: Change,
+        kept: Kept,
+        *,
+        results: Results | None = None,
     ) -> mx.array:
         """Return the hidden states (1, T, E) after this layer.
 
@@ -113,12 +91,19 @@ class AdaptedBlock:
             lengths: tokens of each.
             change: the layer's numbers, which may be differentiated by.
             kept: inputs of changes that dropout leaves.
+            results: of the same call before, or empty, to be filled; None: none are kept.
         """
-        for product in self._products:
+        for stack, product in self._products.items():
             product.change, product.kept = change, kept
+            if results is not None:
+                product.result = results.setdefault(stack, [])
+        if results is not None and self._attention is not None:
+            self._attention.result = results.setdefault("attention", [])
         caches = [(SequenceKV(self._format, self._layer.window), length) for length in lengths]
         try:
             return self._block(hidden, caches)
         finally:  # masks would stay in memory until the next visit
-            for product in self._products:
-                product.change, product.kept = {}, {}
+            for product in self._products.values():
+                product.change, product.kept, product.result = {}, {}, None
+            if self._attention is not None:
+                self._attention.result = None

@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.models.model import Embedding
-from edgellm.training.adapted_block import AdaptedBlock, Kept
+from edgellm.training.adapted_block import AdaptedBlock, Results
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
+from edgellm.training.operations.adapted_product import Kept
+from edgellm.training.operations.loss import losses_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,6 +44,7 @@ class TrainedModel:
         count: how many there are.
         first: the number of the first layer that is changed: derivatives end there.
         logits: hidden states (R, E) after all layers to logits (R, V), differentiable.
+        recompute: whether all of a layer is computed again downwards, and only its input is kept.
     """
 
     embed: Embedding
@@ -50,6 +53,11 @@ class TrainedModel:
     count: int
     first: int
     logits: Callable[[mx.array], mx.array]
+    recompute: bool = True
+
+    def kept_results(self) -> dict[int, Results] | None:
+        """Return where rows keep each layer's results; None: they are computed again."""
+        return None if self.recompute else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +85,24 @@ class Rows:
         batch: its sequences.
         changes: of each layer.
         dropout: what is left out.
+        results: of each layer, kept on the way up so that the way down need not compute them
+            again; None: they are not kept.
     """
 
     batch: MicroBatch
     changes: Sequence[Change]
     dropout: Dropout = lambda _layer, _batch: {}
+    results: dict[int, Results] | None = None
 
     def through(self, index: int, layer: AdaptedBlock, hidden: mx.array) -> mx.array:
         """Return the states (1, T, E) after a layer, of those before it."""
         kept: Kept = {}
         if self.changes[index]:
             kept = self.dropout(index, self.batch)
-        return layer(hidden, self.batch.lengths, self.changes[index], kept)
+        results = None
+        if self.results is not None and self.changes[index]:
+            results = self.results.setdefault(index, {})
+        return layer(hidden, self.batch.lengths, self.changes[index], kept, results=results)
 
     def back(
         self, index: int, layer: AdaptedBlock, hidden: mx.array, gradient: mx.array
@@ -103,10 +117,11 @@ class Rows:
         """
         change, kept = self.changes[index], self.dropout(index, self.batch)
         names = list(change)
+        results = None if self.results is None else self.results.pop(index, None)
 
         def through(state: mx.array, *numbers: mx.array) -> list[mx.array]:
             own = dict(zip(names, numbers, strict=True))
-            return [layer(state, self.batch.lengths, own, kept)]
+            return [layer(state, self.batch.lengths, own, kept, results=results)]
 
         _, (by_hidden, *by_change) = mx.vjp(through, [hidden, *change.values()], [gradient])
         return by_hidden, by_change
@@ -130,7 +145,7 @@ def step_gradients(
     Raises:
         ReadError: a layer cannot be read.
     """
-    rows = [Rows(batch, changes, dropout) for batch in batches]
+    rows = [Rows(batch, changes, dropout, model.kept_results()) for batch in batches]
     asked = sum(len(batch.asked_rows) for batch in batches)
     kept_inputs, hidden = upwards(model, rows, kept=len(rows))
     loss, gradients = 0.0, []
@@ -262,6 +277,4 @@ def _head_parts(batch: MicroBatch) -> Iterator[tuple[mx.array, mx.array]]:
 
 def _losses(model: TrainedModel, states: mx.array, targets: mx.array) -> mx.array:
     """Return the losses (R,) of targets after states (R, E), in float32."""
-    logits = model.logits(states).astype(mx.float32)
-    likely = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return mx.logsumexp(logits, axis=-1) - likely
+    return losses_of(model.logits(states), targets)

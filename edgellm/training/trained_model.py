@@ -37,10 +37,12 @@ class LayersInMemory:
     Attributes:
         pinned: numbers of those that stay.
         buffers: for the others.
+        recompute: whether a layer is computed again on the way down, and only its input is kept.
     """
 
     pinned: Sequence[int]
     buffers: int = 2
+    recompute: bool = True
 
 
 class OpenModel:
@@ -121,6 +123,7 @@ class OpenModel:
             count=count,
             first=first,
             logits=logits,
+            recompute=memory.recompute,
         )
 
     def close(self) -> None:

@@ -11,11 +11,11 @@ from edgellm.training.trained_model import LayersInMemory, OpenModel
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.0, targets=targets_named("all"))
 
 
-def open_training(folder, *, pinned=(), buffers=2, lora=LORA, activations="float"):
+def open_training(folder, *, pinned=(), buffers=2, lora=LORA, activations="float", recompute=True):
     """A model that is open for training."""
     settings = LoadSettings(activations=activations)
     checkpoint = read_checkpoint(folder)
-    return OpenModel(checkpoint, lora, LayersInMemory(pinned, buffers), settings)
+    return OpenModel(checkpoint, lora, LayersInMemory(pinned, buffers, recompute), settings)
 
 
 def sequences(lengths=(9, 17, 5, 12), vocabulary=300, seed=0):

@@ -1,5 +1,7 @@
 """The step: derivatives are right, and are the same wherever the layers are."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from support.training import LORA, open_training, sequences
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.training.gradients import step_gradients, step_loss
-from edgellm.training.low_rank import initial_changes
+from edgellm.training.low_rank import initial_changes, targets_named
 from edgellm.training.micro_batch import micro_batches
 
 
@@ -25,10 +27,10 @@ def folders(tmp_path_factory):
     return made
 
 
-def changes_of(folder):
+def changes_of(folder, lora=LORA):
     """Numbers of which none is 0, so that all derivatives count."""
     config = read_checkpoint(folder).config
-    changes = initial_changes(config, LORA, seed=3)
+    changes = initial_changes(config, lora, seed=3)
     mx.random.seed(1)
     for change in changes:
         for name, array in change.items():
@@ -42,7 +44,7 @@ def computed(folder, *, most_tokens=1000, rounds=1, **where):
     opened = open_training(folder, **where)
     try:
         batches = micro_batches(sequences(), most_tokens)
-        changes = changes_of(folder)
+        changes = changes_of(folder, where.get("lora", LORA))
         for _ in range(rounds):
             before = opened.model.layers.reads
             found = step_gradients(opened.model, batches, changes)
@@ -57,13 +59,15 @@ def equal(one, two):
     )
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_derivatives_are_those_of_the_loss(folders, family):
-    folder = folders[family]
-    found, _ = computed(folder, pinned=range(LAYERS))
-    opened = open_training(folder, pinned=range(LAYERS))
+@pytest.mark.parametrize(
+    ("family", "targets"), [("llama", "all"), ("llama", "q,v"), ("gemma2", "all")]
+)
+def test_derivatives_are_those_of_the_loss(folders, family, targets):
+    folder, lora = folders[family], replace(LORA, targets=targets_named(targets))
+    found, _ = computed(folder, pinned=range(LAYERS), lora=lora)
+    opened = open_training(folder, pinned=range(LAYERS), lora=lora)
     batches = micro_batches(sequences(), 1000)
-    changes = changes_of(folder)
+    changes = changes_of(folder, lora)
     draws = np.random.default_rng(5)
     direction = [
         {
@@ -95,8 +99,8 @@ def test_derivatives_are_those_of_the_loss(folders, family):
 
 @pytest.fixture(scope="module")
 def whole(folders):
-    """A step of the llama with all layers in memory."""
-    return computed(folders["llama"], pinned=range(LAYERS))[0]
+    """A step of the llama with all layers in memory, of which nothing is computed again."""
+    return computed(folders["llama"], pinned=range(LAYERS), recompute=False)[0]
 
 
 @pytest.mark.parametrize(("pinned", "buffers"), [(0, 2), (0, 3), (2, 2), (3, 2)])

@@ -49,6 +49,14 @@ SWIGLU = _arguments(
 )
 """Arguments of ``swiglu``."""
 
+SWIGLU_BACKWARD = _arguments(
+    "gate_up",  # (L, 2F), as ``swiglu`` had it
+    "out",  # (L, F): derivatives by what it returned
+    "by_gate_up",  # (L, 2F)
+    "inner",  # F
+)
+"""Arguments of ``swiglu_backward``."""
+
 _KV_TABLES = ("key_scales", "key_biases", "value_scales", "value_biases")
 """Arguments of quantized keys and values; unused otherwise."""
 

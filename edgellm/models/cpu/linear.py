@@ -70,12 +70,16 @@ class CpuLinear:
         """Return ``x @ weight.T (+ bias)``, x normed where there is a norm."""
         # (..., in) -> (L, in), without a copy where x is float32
         inputs: npt.NDArray[np.float32] = np.array(x.astype(mx.float32), copy=False)
-        inputs = inputs.reshape(-1, self._in_features)
+        results = self.rows(inputs.reshape(-1, self._in_features))
+        return mx.array(results.reshape(*x.shape[:-1], self.out_features))
+
+    def rows(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the product of rows (L, in), in memory of its own."""
         results = np.empty((len(inputs), self.out_features), np.float32)
         for begin in range(0, len(inputs), MAX_CALL_TOKENS):
             end = begin + MAX_CALL_TOKENS
             self._multiply(inputs[begin:end], results[begin:end])
-        return mx.array(results.reshape(*x.shape[:-1], self.out_features))
+        return results
 
     def _multiply(self, inputs: npt.NDArray[np.float32], results: npt.NDArray[np.float32]) -> None:
         """Compute ``results`` (L, out) of inputs (L, in), at most MAX_CALL_TOKENS of them."""

@@ -67,7 +67,7 @@ def through_layer(
         setattr(getattr(block, part), name, LearnedStack(tensors, members))
     if not device.has_gpu():
         block.self_attn.attention = attention_by_numpy
-        if block.mlp.gate is llama.silu_gate:
+        if block.mlp.gate is llama.Block.gate:
             block.mlp.gate = silu_gate
     kv_format = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
     caches = [(SequenceKV(kv_format, layer.window), length) for length in lengths]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.training.adapted_block import Kept
 from edgellm.training.low_rank import LoraSettings
 from edgellm.training.micro_batch import MicroBatch
+from edgellm.training.operations.adapted_product import Kept
 
 
 class Dropout:

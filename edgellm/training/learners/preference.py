@@ -52,7 +52,9 @@ class PreferenceLearner(AdaptedModel):
         """Return the mean loss of the pairs, and its derivatives."""
         batches = self._batches(items)
         self._dropout.step = step
-        rows = [Rows(batch, numbers, self._dropout) for batch in batches]
+        rows = [
+            Rows(batch, numbers, self._dropout, self._model.kept_results()) for batch in batches
+        ]
         with self._round():
             kept_inputs, hidden = upwards(
                 self._model, [*rows, *self._beside(batches)], kept=len(rows)

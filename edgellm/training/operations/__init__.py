@@ -1,5 +1,7 @@
 """Operations with derivatives, by kernels and NumPy where there is no GPU.
 
-``products.py`` chooses who multiplies; ``backward_product.py`` is the derivative by a frozen
-weight.
+``adapted_product.py`` is a frozen product with what is learned beside it, ``rotary_attention.py``
+LLaMA's attention over all sequences, ``gate.py`` and ``loss.py`` what they say; ``attention.py``
+serves all other families. ``products.py`` chooses who multiplies by a frozen weight, and
+``backward_product.py`` is the derivative by its inputs; ``kernel_products.py`` multiplies the rest.
 """

@@ -1,4 +1,4 @@
-"""Products with derivatives: by frozen weights, and of two arrays that are learned.
+"""Products by frozen weights, with derivatives by what goes in.
 
 On a CPU they are edgellm's kernels, or BLAS where there are none: MLX's own loops take tens of
 times as long. On a GPU they are MLX's.
@@ -20,12 +20,13 @@ import numpy.typing as npt
 from edgellm.device import machine as device
 from edgellm.errors import BackendError
 from edgellm.kernels.kernel_engine import KernelEngine
-from edgellm.models.cpu.linear import make_linear
+from edgellm.models.cpu.linear import CpuLinear, make_linear
 from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
 from edgellm.training.operations.backward_product import BackwardProduct
 
 Product = Callable[[mx.array], mx.array]
 Floats = npt.NDArray[np.float32]
+Rows = Callable[[Floats], Floats]
 
 BLOCK_BYTES = 16 << 20
 """Of a weight's rows in float32 that are there at once where no kernel turns them."""
@@ -40,11 +41,11 @@ def frozen_product(linear: Linear, kernels: KernelEngine | None) -> Product:
     """
     if device.has_gpu():
         return linear
-    forwards, backwards = make_linear(kernels, linear), _backwards(linear, kernels)
+    forwards, backwards = forwards_by(linear, kernels), backwards_by(linear, kernels)
 
     @mx.custom_function
     def product(x: mx.array) -> mx.array:
-        return forwards(x)
+        return mx.array(forwards(_rows(x)).reshape(*x.shape[:-1], -1))
 
     @product.vjp
     def product_vjp(x: mx.array, gradient: mx.array, _: mx.array) -> mx.array:
@@ -53,7 +54,15 @@ def frozen_product(linear: Linear, kernels: KernelEngine | None) -> Product:
     return cast(Product, product)
 
 
-def _backwards(linear: Linear, kernels: KernelEngine | None) -> Callable[[Floats], Floats]:
+def forwards_by(linear: Linear, kernels: KernelEngine | None) -> Rows:
+    """Return what multiplies rows (T, I) by a weight and adds its bias: (T, O), its own memory."""
+    product = make_linear(kernels, linear)
+    if isinstance(product, CpuLinear):
+        return product.rows
+    return lambda x: np.array(product(mx.array(x)))
+
+
+def backwards_by(linear: Linear, kernels: KernelEngine | None) -> Rows:
     """Return what multiplies derivatives (T, O) by a weight: (T, I)."""
     if kernels is not None:
         with suppress(BackendError):
@@ -68,30 +77,6 @@ def _backwards(linear: Linear, kernels: KernelEngine | None) -> Callable[[Floats
         return total
 
     return multiply
-
-
-def learned_product(x: mx.array, weight: mx.array) -> mx.array:
-    """Return ``x @ weight.T`` (..., O) of (..., I) and (O, I), with derivatives by both."""
-    if device.has_gpu():
-        return x @ weight.T
-    return cast(mx.array, _learned(x, weight))
-
-
-@mx.custom_function
-def _learned(x: mx.array, weight: mx.array) -> mx.array:
-    product = _rows(x) @ np.array(weight, copy=False).T
-    return mx.array(product.reshape(*x.shape[:-1], -1))
-
-
-@_learned.vjp
-def _learned_vjp(
-    primals: tuple[mx.array, mx.array], gradient: mx.array, _: mx.array
-) -> tuple[mx.array, mx.array]:
-    x, weight = primals
-    by_output = _rows(gradient)
-    by_x = by_output @ np.array(weight, copy=False)
-    by_weight = by_output.T @ _rows(x)
-    return mx.array(by_x.reshape(x.shape)), mx.array(by_weight)
 
 
 def _rows(array: mx.array) -> Floats:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device import machine as device
 from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.budget_planner import spread
 from edgellm.reading.disk_reader import BOUNCE_BYTES
@@ -41,6 +42,8 @@ class TrainingMemory:
         adapter: numbers, derivatives and both moments, and a reference's numbers.
         kept_inputs: of each changed layer, for all tokens of a step, and a reference's states.
         backward: derivatives of one layer, and of the head.
+        results: of the products and attention of all layers, so that they need not be computed
+            again; 0 where there is no room for them besides all layers.
         process: what a process takes without a model, with MLX's cache and the reads under way.
         pinned: layers that stay.
         count: layers in all.
@@ -53,6 +56,7 @@ class TrainingMemory:
     kept_inputs: int
     backward: int
     process: int = PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES
+    results: int = 0
     pinned: int
     count: int
     micro_tokens: int
@@ -66,6 +70,7 @@ class TrainingMemory:
             + self.adapter
             + self.kept_inputs
             + self.backward
+            + self.results
             + self.process
         )
 
@@ -78,6 +83,7 @@ class TrainingMemory:
             "adapter, derivatives and moments": self.adapter,
             "kept inputs": self.kept_inputs,
             "a layer's backward, or the head's": self.backward,
+            "results that are not computed again": self.results,
             "process": self.process,
         }
         return {name: nbytes for name, nbytes in parts.items() if nbytes}
@@ -86,7 +92,7 @@ class TrainingMemory:
     def in_memory(self) -> LayersInMemory:
         """Which layers are in memory."""
         pinned = spread(self.pinned, self.count)
-        return LayersInMemory(pinned, BUFFERS)
+        return LayersInMemory(pinned, BUFFERS, recompute=self.results == 0)
 
     def in_words(self) -> str:
         """Return what a person should know of it."""
@@ -143,7 +149,11 @@ def plan_training(
     layer_bytes = [layer.nbytes for layer in checkpoint.layers]
     room = budget - least.total + least.layers
     if sum(layer_bytes) <= room:
-        return replace(least, pinned=least.count, layers=sum(layer_bytes))
+        whole = replace(least, pinned=least.count, layers=sum(layer_bytes))
+        results = _results(checkpoint, lora, step_tokens)
+        if whole.total + results <= budget and not device.has_gpu():
+            whole = replace(whole, results=results)
+        return whole
     pinned = min((room - least.layers) // max(layer_bytes), least.count - BUFFERS)
     return replace(least, pinned=pinned, layers=least.layers + pinned * max(layer_bytes))
 
@@ -160,6 +170,15 @@ def least_memory(
     tokens = min(longest, step_tokens)
     least = _least(checkpoint, lora, step_tokens, tokens, longest, reference=reference)
     return math.ceil(least.total / 1e6) * 1_000_000
+
+
+def _results(checkpoint: Checkpoint, lora: LoraSettings, tokens: int) -> int:
+    """Return the bytes of all products' and attention's results, of the layers that are changed."""
+    config = checkpoint.config
+    changed = config.num_hidden_layers - first_changed(lora, config.num_hidden_layers)
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    widths = 2 * config.hidden_size + 2 * config.intermediate_size + heads * config.head_dim
+    return changed * tokens * widths * ITEM
 
 
 def _least(

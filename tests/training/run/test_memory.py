@@ -31,6 +31,16 @@ def test_a_budget_is_kept_and_a_large_one_pins_all_layers(checkpoint):
     assert pinned[-1] == LAYERS
 
 
+def test_results_are_kept_where_there_is_room_for_them_besides_all_layers(checkpoint):
+    whole = plan_training(checkpoint, LORA, 1 << 40, **TOKENS)
+    assert whole.results > 0
+    assert not whole.in_memory.recompute
+    for room in (whole.results - 1, 0):
+        less = plan_training(checkpoint, LORA, whole.total - whole.results + room, **TOKENS)
+        assert (less.pinned, less.results) == (LAYERS, 0)
+        assert less.in_memory.recompute
+
+
 def test_a_small_budget_cuts_a_step_into_smaller_parts_before_it_is_refused(checkpoint):
     with pytest.raises(MemoryBudgetError) as refused:
         plan_training(checkpoint, LORA, 1, **TOKENS)
