@@ -87,7 +87,7 @@ class AdamW:
             rate: of learning.
             factor: what derivatives are multiplied by.
         """
-        if not self.means:
+        if not any(self.means):  # nor where a run was saved before its first step
             self.means = [_zeros(change) for change in changes]
             self.squares = [_zeros(change) for change in changes]
         self.step += 1

@@ -92,6 +92,19 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
     assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
 
 
+def test_a_run_that_was_stopped_before_its_first_step_goes_on(folder, data, tmp_path):
+    with open_run(request(folder, data, tmp_path / "whole")) as run:
+        list(run.run())
+        expected = numbers(run)
+    stopped = request(folder, data, tmp_path / "stopped")
+    with open_run(stopped) as run:
+        run.save()
+    with open_run(dataclasses.replace(stopped, resume=True)) as run:
+        list(run.run())
+        found = numbers(run)
+    assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
 def test_an_epoch_whose_end_was_not_reached_is_told_when_the_run_goes_on(folder, data, tmp_path):
     with open_run(request(folder, data, tmp_path / "whole")) as run:
         list(run.run())
