@@ -6,7 +6,8 @@
 FOLDER of `--data` holds tinystories_train.txt. The draft learns the teacher's own probabilities, on
 texts that the teacher has written (likeliest tokens and drawn ones) and on the corpus it was
 trained with. Its table begins as the teacher's, seen along the directions in which that varies
-most. It saves what it has every two minutes. Needs torch, transformers and sentencepiece.
+most. It saves what it has every two minutes. Needs torch, transformers and sentencepiece: `edgellm
+train` learns texts, and not another model's probabilities.
 """
 
 import argparse
@@ -21,14 +22,25 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import torch
-from corpus import documents
-from train import CONTEXT, read_stories, tokens_of
+from corpus import read_stories, records, text_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
+CONTEXT = 512
 KEPT = 32
 """Tokens of the teacher's distribution that are kept for each position."""
 
 WIDTH, INNER, LAYERS, HEADS = 128, 384, 3, 4
+
+
+def tokens_of(texts: list[str], tokenizer: sentencepiece.SentencePieceProcessor) -> np.ndarray:
+    """All texts in one row, each between <s> and </s>.
+
+    No word-start piece stands before a leading special token.
+    """
+    ids = []
+    for text, encoded in zip(texts, tokenizer.encode(texts), strict=True):
+        ids += [1, *(encoded[1:] if text.startswith("<|") else encoded), 2]
+    return np.asarray(ids, dtype=np.int64)
 
 
 @torch.no_grad()
@@ -251,7 +263,8 @@ def main() -> None:
         model_file=str(args.teacher / "tokenizer.model")
     )
     corpus = tokens_of(
-        documents(read_stories(args.data / "tinystories_train.txt"), seed=1), tokenizer
+        list(map(text_of, records(read_stories(args.data / "tinystories_train.txt"), seed=1))),
+        tokenizer,
     )
     own = own_texts(teacher, corpus, args.out / "written.npy", clock, until=args.writing)
     draft = new_draft(teacher)

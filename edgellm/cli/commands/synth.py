@@ -18,7 +18,7 @@ def synth(
         str,
         Argument(
             metavar="SHAPE",
-            help="The shape of a published model: llama-2-7b, llama-3.2-1b, qwen3-8b, ...",
+            help="A published model's shape, such as llama-3.2-1b, or a folder with a config.json.",
             rich_help_panel=headings.MODEL,
             autocompletion=shapes,
         ),
@@ -29,7 +29,7 @@ def synth(
         int | None,
         Option(
             metavar="1|2|3|4|5|6|8|16",
-            help="Bits per weight, 16 for unquantized; default: 4.",
+            help="Bits per weight, 16 for unquantized; default: 4, of untrained weights 16.",
             rich_help_panel=headings.QUANTIZATION,
             autocompletion=one_of("1|2|3|4|5|6|8|16"),
         ),
@@ -52,27 +52,37 @@ def synth(
             rich_help_panel=headings.QUANTIZATION,
         ),
     ] = 0,
+    untrained: Annotated[
+        bool,
+        Option(
+            "--untrained",
+            help="Weights as training begins with them: normal, norms 1, biases 0.",
+            rich_help_panel=headings.QUANTIZATION,
+        ),
+    ] = False,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Make a model folder of a known shape with random weights, to measure a machine before
-    anything is downloaded.
+    anything is downloaded; or, with --untrained, to pretrain a small model.
     """
     require_backend()
     from edgellm.checkpoint.quantization import DEFAULT_BITS
     from edgellm.console import tables
     from edgellm.console.progress import show_converting
     from edgellm.converters.synthetic import synthesize
+    from edgellm.converters.tensors.settings import UNQUANTIZED_BITS
     from edgellm.diagnostics.facts import conversion_facts
 
     with show_converting() as progress:
         made = synthesize(
             shape,
             destination,
-            bits=bits or DEFAULT_BITS,
+            bits=bits or (UNQUANTIZED_BITS if untrained else DEFAULT_BITS),
             group_size=group_size,
             dtype=dtype,
             seed=seed,
+            untrained=untrained,
             force=force,
             progress=progress,
         )

@@ -40,6 +40,7 @@ class TrainOptions:
     schedule: str = "cosine"
     warmup: float = 0.03
     decay: float = 0.01
+    beta2: float = 0.999
     clip: float = 1.0
     max_tokens: int = 1024
     template: str | None = None
@@ -104,6 +105,7 @@ class TrainOptions:
                 schedule=choice("schedule", self.schedule, ("cosine", "linear", "constant")),
                 warmup=self.warmup,
                 decay=self.decay,
+                beta2=self.beta2,
                 clip=self.clip,
             ),
             epochs=self.epochs,
@@ -204,6 +206,15 @@ TRAIN_OPTIONS = SettingsOptions(
             Option(metavar="X", min=0, max=1, help="Share of the steps in which the rate rises."),
         ],
         "decay": Annotated[float, Option(metavar="X", min=0, help="Weight decay of AdamW.")],
+        "beta2": Annotated[
+            float,
+            Option(
+                metavar="X",
+                min=0,
+                max=0.999999,
+                help="AdamW's memory of squared derivatives; 0.95 is usual in pretraining.",
+            ),
+        ],
         "clip": Annotated[
             float, Option(metavar="X", min=0, help="Largest norm of a step's derivatives; 0: any.")
         ],

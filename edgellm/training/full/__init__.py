@@ -2,5 +2,5 @@
 
 ``weights.py`` reads the numbers and ``model_folder.py`` writes them as a model folder;
 ``passes.py`` goes through the model there and back, with the layer of ``layer.py`` and the loss of
-``head.py``, whose arithmetic is in ``arithmetic.py``. ``memory.py`` says what all of it takes.
+``head.py``; ``arithmetic.py`` multiplies. ``memory.py`` says what all of it takes.
 """

@@ -1,9 +1,9 @@
-"""Arithmetic with derivatives: products by learned weights, gates, the loss of logits.
+"""Arithmetic with derivatives: products by learned weights, gates, sums of rows.
 
 On a CPU they are BLAS and NumPy: MLX's own loops take ten times as long and more.
 """
 
-# T tokens, I in, O out, E hidden, F inner, V vocabulary
+# T tokens, I in, O out, E hidden, F inner
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ import numpy.typing as npt
 from edgellm.device import machine as device
 
 Floats = npt.NDArray[np.float32]
-
-LOGITS = 4 << 20
-"""Logits that are there at once, of a CPU's share of the rows."""
 
 
 def stacked_product(x: mx.array, weights: Sequence[mx.array]) -> mx.array:
@@ -91,42 +88,6 @@ def _silu_gate_vjp(
     by_gate *= u
     by_gate *= by_output
     return mx.array(by_gate), mx.array(by_up)
-
-
-def loss_by_numpy(
-    states: mx.array, weight: mx.array, targets: npt.NDArray[np.int64], *, cap: float | None
-) -> tuple[float, mx.array, mx.array]:
-    """Return the loss of targets summed, and its derivatives by states and output matrix.
-
-    Args:
-        states: after the last norm (T, E).
-        weight: of the output matrix (V, E).
-        targets: token ids (T,).
-        cap: the soft cap of logits, if any.
-    """
-    x, w = _float(states), _float(weight)
-    total, by_x, by_w = 0.0, np.empty_like(x), np.zeros_like(w)
-    step = max(1, LOGITS // len(w))
-    for begin in range(0, len(x), step):
-        some = slice(begin, begin + step)
-        logits = x[some] @ w.T
-        slope = None
-        if cap is not None:
-            share = np.tanh(logits / np.float32(cap))
-            logits, slope = np.float32(cap) * share, 1 - np.square(share)
-        places = np.arange(len(logits)), targets[some]
-        logits -= logits.max(axis=-1, keepdims=True)
-        asked = logits[places]
-        np.exp(logits, out=logits)
-        sums = logits.sum(axis=-1, keepdims=True)
-        total += float((np.log(sums[:, 0]) - asked).sum(dtype=np.float64))
-        logits /= sums
-        logits[places] -= 1
-        if slope is not None:
-            logits *= slope
-        by_x[some] = logits @ w
-        by_w += logits.T @ x[some]
-    return total, mx.array(by_x), mx.array(by_w)
 
 
 def rows_summed(rows: mx.array, places: npt.NDArray[np.int64], count: int) -> mx.array:

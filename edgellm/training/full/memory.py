@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import MemoryBudgetError
-from edgellm.training.full.arithmetic import LOGITS
+from edgellm.training.full.head import LOGITS
 from edgellm.training.full.weights import count_all, number_shapes
 from edgellm.training.trained_model import CACHE_BYTES
 

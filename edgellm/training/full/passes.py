@@ -5,27 +5,23 @@ it is computed again from that and differentiated: gradient checkpointing (Chen 
 arXiv:1604.06174) with a layer a segment.
 """
 
-# T tokens of a micro-batch, E hidden, R rows after which something is learned, V vocabulary
+# T tokens of a micro-batch, E hidden
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import mlx.core as mx
-import numpy as np
 
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.device import machine as device
 from edgellm.models.registry import block_class
-from edgellm.training.full.arithmetic import loss_by_numpy, rows_summed
+from edgellm.training.full.arithmetic import rows_summed
+from edgellm.training.full.head import head_loss
 from edgellm.training.full.layer import through_layer
 from edgellm.training.full.weights import EMBEDDING, HEAD, NORM
 from edgellm.training.gradients import StepGradients
 from edgellm.training.low_rank import Change
-from edgellm.training.micro_batch import Ints, MicroBatch
-
-HEAD_ROWS = 256
-"""Rows whose logits are there at once on a GPU."""
+from edgellm.training.micro_batch import MicroBatch
 
 
 class LearnedModel:
@@ -58,7 +54,7 @@ class LearnedModel:
         total = 0.0
         for batch in batches:
             hidden = self._upwards(batch, numbers)[-1]
-            total += self._head(hidden, batch, numbers[-1])[0]
+            total += self._head(hidden, batch, numbers[-1], differentiate=False)[0]
         return total, sum(len(batch.asked_rows) for batch in batches)
 
     def _upwards(
@@ -105,7 +101,7 @@ class LearnedModel:
         return by_hidden, dict(zip(tensors, by_numbers, strict=True))
 
     def _head(
-        self, hidden: mx.array, batch: MicroBatch, outer: Change
+        self, hidden: mx.array, batch: MicroBatch, outer: Change, *, differentiate: bool = True
     ) -> tuple[float, mx.array, Change]:
         """Return the summed loss of asked rows, and its derivatives by states and numbers."""
         rows, name = batch.asked_rows, HEAD if HEAD in outer else EMBEDDING
@@ -115,41 +111,20 @@ class LearnedModel:
             return [self._block.norm(weight, self._config)(states)]
 
         chosen = hidden[0][places]
-        states = normed(chosen, outer[NORM])[0]
-        loss, by_states, by_matrix = self._loss(states, outer[name], batch.targets[rows])
-        _, (by_rows, by_norm) = mx.vjp(normed, [chosen, outer[NORM]], [by_states])
+        found = head_loss(
+            normed(chosen, outer[NORM])[0],
+            outer[name],
+            batch.targets[rows],
+            cap=self._config.final_logit_softcapping,
+            differentiate=differentiate,
+        )
         by_hidden = mx.zeros_like(hidden)
+        if not differentiate:
+            return found.loss, by_hidden, {}
+        _, (by_rows, by_norm) = mx.vjp(normed, [chosen, outer[NORM]], [found.by_states])
         by_hidden[0, places] = by_rows
-        mx.eval(by_hidden, by_norm, by_matrix)
-        return loss, by_hidden, {name: by_matrix, NORM: by_norm}
-
-    def _loss(
-        self, states: mx.array, matrix: mx.array, targets: Ints
-    ) -> tuple[float, mx.array, mx.array]:
-        """Return the summed loss of rows (R, E), and derivatives by them and by the matrix."""
-        cap = self._config.final_logit_softcapping
-        if not device.has_gpu():
-            return loss_by_numpy(states, matrix, targets, cap=cap)
-
-        def loss_of(states: mx.array, matrix: mx.array, targets: mx.array) -> mx.array:
-            logits = states @ matrix.T
-            if cap is not None:
-                logits = cap * mx.tanh(logits / cap)
-            likely = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-            return (mx.logsumexp(logits, axis=-1) - likely).sum()
-
-        total, by_states, by_matrix = 0.0, [], mx.zeros_like(matrix)
-        for begin in range(0, len(targets), HEAD_ROWS):
-            some = slice(begin, begin + HEAD_ROWS)
-            own = mx.array(targets[some])
-            loss, (by_some, by_own) = mx.value_and_grad(loss_of, argnums=(0, 1))(
-                states[some], matrix, own
-            )
-            by_states.append(by_some)
-            by_matrix = by_matrix + by_own
-            mx.eval(loss, by_some, by_matrix)
-            total += float(np.array(loss))
-        return total, mx.concatenate(by_states), by_matrix
+        mx.eval(by_hidden, by_norm)
+        return found.loss, by_hidden, {name: found.by_matrix, NORM: by_norm}
 
 
 def _add(sums: Change, found: Change) -> None:
