@@ -12,9 +12,15 @@ def section(title: str, *parts: str, note: str = "") -> str:
     return f"<h2>{escape(title, quote=False)}</h2>{paragraph}{''.join(parts)}"
 
 
-def panels(parts: Iterable[str]) -> str:
-    """Return the HTML of parts side by side where the page is wide enough."""
-    return f'<div class="panels">{"".join(parts)}</div>'
+def panels(parts: Iterable[str], *, narrow: bool = False) -> str:
+    """Return the HTML of parts side by side where the page is wide enough.
+
+    Args:
+        parts: their HTML.
+        narrow: whether a part needs little room, so that more of them are side by side.
+    """
+    kind = "panels narrow" if narrow else "panels"
+    return f'<div class="{kind}">{"".join(parts)}</div>'
 
 
 def panel(heading: str, *parts: str) -> str:

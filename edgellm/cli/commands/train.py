@@ -17,6 +17,7 @@ from edgellm.console.progress import show_doing
 from edgellm.console.terminal import note, say, write_json
 from edgellm.console.training.end_view import show_answers, show_epochs
 from edgellm.console.training.steps_view import ShownStep, StepsView, show_training
+from edgellm.console.units import size
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConversionError
 from edgellm.setting_values import choice
@@ -123,6 +124,8 @@ def _say_plan(run: TrainingRun, batch: int) -> None:
         f"learned; {trainer.steps} steps of {batch}"
     )
     note(memory.in_words())
+    largest = sorted(memory.parts.items(), key=lambda part: -part[1])
+    note(", ".join(f"{name} {size(nbytes)}" for name, nbytes in largest))
 
 
 def _follow(run: TrainingRun, shown: StepsView) -> None:

@@ -24,19 +24,21 @@ def show_epochs(epochs: Sequence[Mapping[str, Any]]) -> None:
     """Write the losses of epochs, a line each, to standard error."""
     if not epochs:
         return
-    heads = ["epoch", "loss", "on other records"]
+    figures = dict.fromkeys(name for epoch in epochs for name in epoch.get("valid_figures") or {})
+    heads = ["epoch", "loss", "on others", *figures]
     rows = [
         [
             "before" if epoch["epoch"] == 0 else str(epoch["epoch"]),
             _number(epoch.get("train")),
             _number(epoch.get("valid")),
+            *(_number((epoch.get("valid_figures") or {}).get(name)) for name in figures),
         ]
         for epoch in epochs
     ]
     if all(epoch.get("valid") is None for epoch in epochs):
         heads, rows = heads[:2], [row[:2] for row in rows]
     for row in (heads, *rows):
-        say("  ".join(text.ljust(8) for text in row).rstrip())
+        say("  ".join(text.ljust(9) for text in row).rstrip())
 
 
 def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:

@@ -46,18 +46,18 @@ def choose_questions(
         seed: of the choice.
     """
     order = np.random.Generator(np.random.Philox(key=[seed, 1 << 32])).permutation(len(sequences))
+    ends = tokenizer.eos_token_ids | tokenizer.turn_end_ids
     found: dict[tuple[int, ...], Question] = {}
     for place in order:
         if len(found) == count:
             break
         sequence = sequences[place]
         begin = _answer_begin(sequence)
-        tokens, rest = sequence.tokens[:begin], sequence.tokens[begin:]
+        tokens, rest = sequence.tokens[:begin], sequence.tokens[begin:][:LONGEST_EXPECTED]
         if tokens and rest:
+            answer = [token for token in rest if token not in ends]
             found[tokens] = Question(
-                tokens,
-                tokenizer.decode(tokens).strip(),
-                tokenizer.decode(rest[:LONGEST_EXPECTED]).strip(),
+                tokens, tokenizer.decode(tokens).strip(), tokenizer.decode(answer).strip()
             )
     return list(found.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 MOST_POINTS = 300
@@ -39,9 +40,14 @@ class Smoothing:
 
 
 def smoothed(points: Sequence[tuple[float, float]]) -> Points:
-    """Return points at the height of the mean of those before."""
-    mean = Smoothing(min(MOST_SPAN, SPAN_SHARE * len(points)))
-    return [(x, mean.add(y)) for x, y in points]
+    """Return points at the mean height of their neighbours on both sides: no curve lags behind."""
+    half = round(min(MOST_SPAN, SPAN_SHARE * len(points)) / 2)
+    sums = [0.0, *accumulate(y for _, y in points)]
+    line = []
+    for place, (x, _) in enumerate(points):
+        begin, end = max(0, place - half), min(len(points), place + half + 1)
+        line.append((x, (sums[end] - sums[begin]) / (end - begin)))
+    return line
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> Points:

@@ -107,7 +107,15 @@ def _losses(facts: PageFacts) -> str:
 
 
 def _epochs(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Return losses and further figures of epochs; columns that are empty are left out."""
+    figures = dict.fromkeys(
+        (kind, name)
+        for epoch in epochs
+        for kind in ("figures", "valid_figures")
+        for name in epoch.get(kind) or {}
+    )
     heads = ["epoch", "step", "loss", "on other records", "perplexity there", "bits a byte there"]
+    heads += [f"{name}{' there' if kind == 'valid_figures' else ''}" for kind, name in figures]
     rows = []
     for epoch in epochs:
         valid = epoch.get("valid")
@@ -117,15 +125,15 @@ def _epochs(epochs: Sequence[Mapping[str, Any]]) -> str:
                 str(epoch.get("step", "-")),
                 _number(epoch.get("train")),
                 _number(valid),
-                "-" if valid is None or valid > 50 else f"{math.exp(valid):.4g}",
+                "-" if valid is None or valid > 50 or figures else f"{math.exp(valid):.4g}",
                 _number(epoch.get("bits_per_byte")),
+                *(_number((epoch.get(kind) or {}).get(name)) for kind, name in figures),
             ]
         )
-    if all(epoch.get("valid") is None for epoch in epochs):
-        heads, rows = heads[:3], [row[:3] for row in rows]
-    elif all(epoch.get("bits_per_byte") is None for epoch in epochs):
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    return table(heads, rows)
+    shown = [place for place in range(len(heads)) if any(row[place] != "-" for row in rows)]
+    return table(
+        [heads[place] for place in shown], [[row[place] for place in shown] for row in rows]
+    )
 
 
 def _answers(answers: Sequence[ShownAnswer]) -> str:
@@ -138,7 +146,9 @@ def _answers(answers: Sequence[ShownAnswer]) -> str:
         if answer.after is not None:
             shown.append(("after", answer.after))
         shown.append(("the record's own", answer.expected))
-        cells = panels(panel(name, quotation(text or "(nothing)")) for name, text in shown)
+        cells = panels(
+            (panel(name, quotation(text or "(nothing)")) for name, text in shown), narrow=True
+        )
         parts.append(f"<h3>Question {number}</h3>{quotation(answer.prompt)}{cells}")
     return section(
         "Answers before and after",
@@ -223,7 +233,7 @@ def _curve(points: Sequence[tuple[float, float]], name: str, *more: Series) -> s
 
 def _tables(tables: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     shown = [panel(title, definitions(rows)) for title, rows in tables.items() if rows]
-    return section("The run", panels(shown)) if shown else ""
+    return section("The run", panels(shown, narrow=True)) if shown else ""
 
 
 def _number(value: float | None) -> str:

@@ -60,8 +60,8 @@ def test_losses_and_answers_are_plain_lines_in_a_pipe(capsys):
     )
     out, err = capsys.readouterr()
     assert not out
-    assert "before    -         3.0000" in err
-    assert "1         2.0000    1.0000" in err
+    assert "before     -          3.0000" in err
+    assert "1          2.0000     1.0000" in err
     assert "question 1: Who?\nYou." in err
     assert "before: (nothing)" in err
     assert "after: " + "x" * 600 + " ...\n" in err

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from edgellm.training.page.curves import smoothed, thinned
+from edgellm.training.page.curves import Smoothing, smoothed, thinned
 from edgellm.training.page.step_log import FILE, StepLog
 from edgellm.training.page.training_page import PageFacts, ShownAnswer, training_page
 
@@ -51,12 +51,21 @@ def test_damaged_lines_of_the_log_are_left_out(tmp_path, line):
     assert StepLog(tmp_path, 9).steps == []
 
 
-def test_a_smoothed_line_begins_at_its_first_point_and_ends_near_its_last_ones():
-    points = [(float(x), 5.0 if x < 50 else 1.0) for x in range(100)]
+def test_a_smoothed_line_neither_lags_behind_nor_moves_sideways():
+    points = [(float(x), 3.0 * x + (-1) ** x) for x in range(200)]
     line = smoothed(points)
-    assert line[0] == points[0]
     assert [x for x, _ in line] == [x for x, _ in points]
-    assert line[-1][1] == pytest.approx(1.0, abs=0.01)
+    assert all(abs(y - 3 * x) < 0.2 for x, y in line[5:-5]), "a straight line stays where it is"
+    assert smoothed(points[:3]) == points[:3]
+
+
+def test_what_is_shown_while_it_learns_forgets_what_was_long_ago():
+    mean = Smoothing(10)
+    assert mean.add(5.0) == 5.0
+    assert 1.0 < mean.add(1.0) < 5.0
+    for _ in range(100):
+        last = mean.add(2.0)
+    assert last == pytest.approx(2.0, abs=0.01)
 
 
 def test_a_thinned_line_has_few_points_and_the_same_mean():
