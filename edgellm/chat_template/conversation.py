@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgellm.chat_template.thinking import (
@@ -66,22 +67,30 @@ class ConversationTemplate:
             self._marker_tokens = self.special_tokens_in(self.markers.texts())
         self._written_tokens = dict(self._marker_tokens)
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Return the prompt of a conversation, thinking left out as the template says.
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+    ) -> str:
+        """Return the text of a conversation, thinking left out as the template says.
 
         Arguments of tool calls are shown as they are, and as JSON to a template that wants a text.
+
+        Args:
+            messages: checked ones.
+            add_generation_prompt: whether the text ends where the model's answer begins.
 
         Raises:
             TemplateError: the template fails, or refuses the conversation.
         """
+        write = partial(
+            self._tokenizer.render, add_generation_prompt=add_generation_prompt, **self.variables
+        )
         visible = list(map(self._visible, messages))
         if not any("tool_calls" in message for message in visible):
-            return self._tokenizer.render(visible, **self.variables)
+            return write(visible)
         try:
-            with_arguments = list(map(_with_arguments, visible))
-            return self._tokenizer.render(with_arguments, **self.variables)
+            return write(list(map(_with_arguments, visible)))
         except TemplateError:
-            return self._tokenizer.render(visible, **self.variables)
+            return write(visible)
 
     def thinking_filter(self, prompt: str) -> ThinkingFilter | None:
         """Return a filter for the reply to a prompt; None where the model has no thinking."""

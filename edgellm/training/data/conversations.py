@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import EdgeLLMError, FormatError
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.records import Record
@@ -59,7 +60,8 @@ def conversation(
                     "it ends the prompt before it",
                     hint="use --template alpaca or plain",
                 )
-            answers.append((before, whole, place >= prompt))
+            is_learned = place >= prompt and place not in record.silent
+            answers.append((before, whole, is_learned))
     if any(not later.startswith(whole) for (_, whole, _), (later, _, _) in pairwise(answers)):
         return [_joined([answer], tokenizer) for answer in answers if answer[2]]
     return [_joined(answers, tokenizer)]
@@ -95,8 +97,12 @@ def text_of(record: Record, tokenizer: Tokenizer, count: int, *, prompt: bool) -
     Raises:
         FormatError: the template refuses it; says its line.
     """
+    messages = record.messages[:count]
+    write = tokenizer.render
     try:
-        return tokenizer.render(record.messages[:count], add_generation_prompt=prompt)
+        if record.tools or any("tool_calls" in message for message in messages):
+            write = ConversationTemplate(tokenizer, tools=record.tools).render
+        return write(messages, add_generation_prompt=prompt)
     except EdgeLLMError as error:
         raise FormatError(f"line {record.line}: {error.message}", hint=error.hint) from error
 

@@ -12,7 +12,7 @@ from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import quoted
 from edgellm.row_files.problems import BadRow, Problems
 from edgellm.row_files.reading import read_rows
-from edgellm.training.data.records import Message, messages_of, request_of, text_of
+from edgellm.training.data.records import Message, messages_of, request_of, system_of
 
 EXAMPLE = '{"prompt": "...", "chosen": "...", "rejected": "..."}'
 FORMS = f"write a record as {EXAMPLE}, with texts or lists of messages"
@@ -110,8 +110,9 @@ def _prompt(
             turns = turns[:-1]
         return turns, None
     prompt = (_said("user", f"{request}\n\n{given}" if given else request),)
-    if fields.get("system"):
-        return (_said("system", text_of(fields, "system")), *prompt), None
+    system = system_of(fields)
+    if system:
+        return (*system, *prompt), None
     return prompt, (request, given)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.conversations import CALL, HELLO, TOOLS
 from support.tiny import LLAMA, write_model
 
 from edgellm.errors import ConfigError, FormatError
@@ -51,7 +52,17 @@ def test_answers_are_learned_with_the_token_that_ends_them(tmp_path, tokenizer):
         {"instruction": "Say a", "input": "", "output": "a"},
         {"prompt": "Say a", "completion": "a"},
         {"question": "Say a", "answer": "a"},
+        {"query": "Say a", "response": "a"},
+        {"problem": "Say a", "solution": "a"},
+        {"instruction": "Say a", "instances": [{"input": "", "output": "a"}]},
         {"conversations": [{"from": "human", "value": "Say a"}, {"from": "gpt", "value": "a"}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "Say a"}], "id": 7},
+                {"role": "assistant", "content": "a", "tool_calls": None, "weight": 1},
+            ],
+            "tools": "[]",
+        },
     ],
 )
 def test_one_turn_in_any_form_is_the_same(tmp_path, tokenizer, row):
@@ -157,3 +168,66 @@ def test_templates_write_the_day_that_they_are_given(tmp_path):
     assert tokenizer.render(messages, strftime_now="2025-12-24") == "24 Dec 2025: Hi"
     tokenizer.today = None
     assert tokenizer.render(messages) != "31 Jan 2026: Hi"
+
+
+CALLING = (
+    "{% for tool in tools or [] %}<tool>{{ tool.function.name }}</tool>{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} "
+    "{{ c.function.arguments | tojson }}</call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_calls_of_tools_are_learned_as_the_template_writes_them(tmp_path):
+    row = {
+        "messages": [
+            *HELLO,
+            {**CALL[1], "content": None},
+            {"role": "tool", "content": "sunny", "tool_call_id": "call_1"},
+            {"role": "assistant", "content": "It is sunny."},
+        ],
+        "tools": json.dumps(TOOLS),
+    }
+    tokenizer = templated(tmp_path, CALLING)
+    found = render(written(tmp_path / "a.jsonl", [row]), tokenizer, template="chat", max_tokens=400)
+    [one] = found.sequences
+    assert tokenizer.decode(one.tokens).startswith("<tool>weather</tool>")
+    said = '<call>weather {"city": "Zürich", "days": [1, 2]}</call>'
+    assert learned(one, tokenizer) == f"{said}<|im_end|>\nIt is sunny.<|im_end|>\n"
+
+
+def test_a_template_without_tools_is_no_place_for_them(tmp_path):
+    row = {**CHAT, "tools": TOOLS}
+    with pytest.raises(FormatError, match="line 1: the chat template has no place for tools"):
+        render(
+            written(tmp_path / "a.jsonl", [row]),
+            templated(tmp_path, FORGETFUL),
+            template="chat",
+            max_tokens=400,
+        )
+
+
+def test_messages_of_weight_0_are_read_and_not_learned(tmp_path, tokenizer):
+    messages = [dict(message) for message in CHAT["messages"]]
+    messages[1]["weight"] = 0
+    [record] = written(tmp_path / "a.jsonl", [{"system": "Be kind.", "conversations": messages}])
+    [one] = render([record], tokenizer, template="chat", max_tokens=200).sequences
+    assert record.messages[0] == {"role": "system", "content": "Be kind."}
+    assert learned(one, tokenizer) == "Good bye.<|end|>"
+
+
+def test_an_instruction_may_have_several_answers_and_a_context(tmp_path):
+    answers = [{"input": word, "output": word.upper()} for word in "ab"]
+    several, dolly = (
+        {"instruction": "Say it loud", "instances": answers},
+        {"instruction": "Say it", "context": "a", "response": "a", "category": "qa"},
+    )
+    found = written(tmp_path / "a.jsonl", [several, dolly])
+    assert [record.line for record in found] == [1, 1, 2]
+    assert [record.instruction for record in found] == [
+        ("Say it loud", "a"),
+        ("Say it loud", "b"),
+        ("Say it", "a"),
+    ]
+    assert [record.messages[-1]["content"] for record in found] == ["A", "B", "a"]
