@@ -17,7 +17,7 @@ from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.llama import MLP, Block
 from edgellm.models.registry import block_class
-from edgellm.training.low_rank import Change
+from edgellm.training.low_rank import Change, LoraSettings
 from edgellm.training.operations.adapted_product import AdaptedProduct, Kept
 from edgellm.training.operations.attention import attention_by_numpy
 from edgellm.training.operations.gate import KernelMLP
@@ -35,7 +35,9 @@ class AdaptedBlock:
         index: the number of a layer; others that lie alike may be in the buffer later.
         buffer: holds its tensors.
         kernels: compute frozen products forwards; None where MLX does.
-        scale: what changes are multiplied by.
+        lora: what is learned.
+        squares: squared lengths of rows by layer, with DoRA; layers that are visited for the first
+            time add theirs.
         dtype: of hidden states.
     """
 
@@ -46,7 +48,8 @@ class AdaptedBlock:
         buffer: WeightBuffer,
         *,
         kernels: KernelEngine | None,
-        scale: float,
+        lora: LoraSettings,
+        squares: dict[int, dict[str, mx.array]],
         dtype: mx.Dtype,
     ) -> None:
         config, group = checkpoint.config, checkpoint.layers[index]
@@ -56,6 +59,7 @@ class AdaptedBlock:
             config, self._layer, tensors, group.quantizations.__getitem__, fused=False
         )
         self._format = KVFormat(config.num_key_value_heads, config.head_dim, dtype)
+        self._lora, self._squares = lora, squares
         self._products: dict[str, AdaptedProduct] = {}
         self._attention: RotaryAttention | None = None
         shapes = config.tensor_shapes()
@@ -63,7 +67,7 @@ class AdaptedBlock:
             part, name = stack.split(".")
             owner = getattr(self._block, part)
             features = {member: shapes[f"{member}.weight"][0] for member in members}
-            product = AdaptedProduct(getattr(owner, name), kernels, features, scale)
+            product = AdaptedProduct(getattr(owner, name), kernels, features)
             self._products[stack] = product
             setattr(owner, name, product)
         attention = self._block.self_attn
@@ -77,6 +81,7 @@ class AdaptedBlock:
 
     def __call__(
         self,
+        index: int,
         hidden: mx.array,
         lengths: Sequence[int],
         change: Change,
@@ -87,14 +92,18 @@ class AdaptedBlock:
         """Return the hidden states (1, T, E) after this layer.
 
         Args:
+            index: the number of the layer that is in the buffer.
             hidden: of sequences side by side (1, T, E).
             lengths: tokens of each.
             change: the layer's numbers, which may be differentiated by.
             kept: inputs of changes that dropout leaves.
             results: of the same call before, or empty, to be filled; None: none are kept.
         """
+        scales = {target: self._lora.scale_of(index, target) for target in self._lora.targets}
+        squares = self.squares(index) if self._lora.dora and change else {}
         for stack, product in self._products.items():
             product.change, product.kept = change, kept
+            product.scales, product.row_squares = scales, squares
             if results is not None:
                 product.result = results.setdefault(stack, [])
         if results is not None and self._attention is not None:
@@ -107,3 +116,19 @@ class AdaptedBlock:
                 product.change, product.kept, product.result = {}, {}, None
             if self._attention is not None:
                 self._attention.result = None
+
+    def squares(self, index: int) -> dict[str, mx.array]:
+        """Return the squared lengths of the rows (O,) of each matrix that may be changed.
+
+        They are computed when a layer is there for the first time.
+
+        Args:
+            index: the number of the layer that is in the buffer.
+        """
+        if index not in self._squares:
+            own: dict[str, mx.array] = {}
+            for product in self._products.values():
+                if any(member in self._lora.targets for member in product.members):
+                    own |= product.squares()
+            self._squares[index] = own
+        return self._squares[index]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ Floats = npt.NDArray[np.float32]
 AdapterFormat = Literal["peft", "mlx-lm"]
 
 PEFT_FILE, MLX_LM_FILE = "adapter_model.safetensors", "adapters.safetensors"
+
+
+_PEFT_A = re.compile(r"base_model\.model\.(.+)\.lora_A\.weight")
 
 
 def write_adapter(
@@ -60,7 +64,7 @@ def _as_peft(
     changes: Sequence[Change], settings: LoraSettings, base: str
 ) -> tuple[dict[str, mx.array], dict[str, Any]]:
     tensors = {
-        f"base_model.model.{LAYER_PREFIX}{layer}.{name}.weight": array
+        f"base_model.model.{LAYER_PREFIX}{layer}.{name}{_peft_suffix(name)}": array
         for layer, change in enumerate(changes)
         for name, array in change.items()
     }
@@ -72,6 +76,7 @@ def _as_peft(
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "use_rslora": settings.rslora,
+        "use_dora": settings.dora,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -84,24 +89,54 @@ def _as_peft(
     if len(changed) < len(changes):
         config["layers_to_transform"] = changed
         config["layers_pattern"] = "layers"
+    if settings.ranks:
+        config["rank_pattern"] = _by_path(settings.ranks)
+    if settings.alphas:
+        config["alpha_pattern"] = _by_path(settings.alphas)
+    if settings.left_out:  # then each matrix is named for itself
+        config["target_modules"] = [found[1] for found in map(_PEFT_A.fullmatch, tensors) if found]
+        config["layers_to_transform"] = config["layers_pattern"] = None
     return tensors, config
+
+
+def _by_path(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{LAYER_PREFIX}{name}": value for name, value in values.items()}
+
+
+def _peft_suffix(name: str) -> str:
+    # PEFT stores these without a suffix, as of a time when they were no modules
+    return "" if name.endswith("lora_magnitude_vector") else ".weight"
 
 
 def _as_mlx_lm(
     changes: Sequence[Change], settings: LoraSettings
 ) -> tuple[dict[str, mx.array], dict[str, Any]]:
-    """Return tensors and config; mlx-lm has A and B turned, and counts layers from the last."""
-    parts = {"lora_A": "lora_a", "lora_B": "lora_b"}
+    """Return tensors and config; mlx-lm has A and B turned, and counts layers from the last.
+
+    It has one rank and one scale: lower ranks are filled with zeros, and B has what scales differ
+    by.
+    """
+    parts = {"lora_A": "lora_a", "lora_B": "lora_b", "lora_magnitude_vector": "m"}
+    rank = max([settings.rank, *settings.ranks.values()])
     tensors = {}
     for layer, change in enumerate(changes):
         for name, array in change.items():
             target, _, part = name.rpartition(".")
-            tensors[f"{LAYER_PREFIX}{layer}.{target}.{parts[part]}"] = array.T
+            stored = array
+            missing = rank - settings.rank_of(layer, target)
+            factor = settings.scale_of(layer, target) / (settings.scale or 1.0)
+            if part == "lora_B" and factor != 1:
+                stored = stored * factor
+            if missing and part != "lora_magnitude_vector":
+                filled = [(0, missing), (0, 0)] if part == "lora_A" else [(0, 0), (0, missing)]
+                stored = mx.pad(stored, filled)
+            tensors[f"{LAYER_PREFIX}{layer}.{target}.{parts[part]}"] = stored.T
+    changed = [layer for layer, change in enumerate(changes) if change]
     config: dict[str, Any] = {
-        "fine_tune_type": "lora",
-        "num_layers": sum(bool(change) for change in changes),
+        "fine_tune_type": "dora" if settings.dora else "lora",
+        "num_layers": len(changes) - changed[0],
         "lora_parameters": {
-            "rank": settings.rank,
+            "rank": rank,
             "scale": settings.scale,
             "dropout": settings.dropout,
             "keys": list(settings.targets),

@@ -102,7 +102,7 @@ class Rows:
         results = None
         if self.results is not None and self.changes[index]:
             results = self.results.setdefault(index, {})
-        return layer(hidden, self.batch.lengths, self.changes[index], kept, results=results)
+        return layer(index, hidden, self.batch.lengths, self.changes[index], kept, results=results)
 
     def back(
         self, index: int, layer: AdaptedBlock, hidden: mx.array, gradient: mx.array
@@ -121,7 +121,7 @@ class Rows:
 
         def through(state: mx.array, *numbers: mx.array) -> list[mx.array]:
             own = dict(zip(names, numbers, strict=True))
-            return [layer(state, self.batch.lengths, own, kept, results=results)]
+            return [layer(index, state, self.batch.lengths, own, kept, results=results)]
 
         _, (by_hidden, *by_change) = mx.vjp(through, [hidden, *change.values()], [gradient])
         return by_hidden, by_change

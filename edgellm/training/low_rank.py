@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
@@ -41,6 +41,11 @@ class LoraSettings:
         targets: names inside a layer (``self_attn.q_proj``).
         layers: how many of the last layers are changed; None: all.
         rslora: whether the scale is ``alpha / sqrt(rank)`` (Kalajdzievski 2023).
+        dora: whether the length of each changed row is learned for itself (Liu et al. 2024, DoRA,
+            arXiv:2402.09353).
+        ranks: of matrices that have their own, by ``matrix_name``.
+        alphas: likewise.
+        left_out: names of matrices that are not changed, though layers and targets are.
     """
 
     rank: int = 16
@@ -49,17 +54,40 @@ class LoraSettings:
     targets: tuple[str, ...] = (MODULES["q"], MODULES["v"])
     layers: int | None = None
     rslora: bool = False
+    dora: bool = False
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     @property
     def scale(self) -> float:
-        """The factor of a change."""
-        if self.rslora:
-            return self.alpha / math.sqrt(self.rank)
-        return self.alpha / self.rank
+        """The factor of a change that has no rank and no alpha of its own."""
+        return self._scale(self.rank, self.alpha)
+
+    def rank_of(self, layer: int, target: str) -> int:
+        """Return the rank of a matrix's change; 0: it is not changed."""
+        name = matrix_name(layer, target)
+        if target not in self.targets or name in self.left_out:
+            return 0
+        return self.ranks.get(name, self.rank)
+
+    def scale_of(self, layer: int, target: str) -> float:
+        """Return the factor of a matrix's change."""
+        name = matrix_name(layer, target)
+        return self._scale(self.ranks.get(name, self.rank), self.alphas.get(name, self.alpha))
+
+    def _scale(self, rank: int, alpha: float) -> float:
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
 
 
 Change = dict[str, mx.array]
-"""A layer's numbers: ``NAME.lora_A`` (R, I) and ``NAME.lora_B`` (O, R) of each target."""
+"""A layer's numbers: ``NAME.lora_A`` (R, I) and ``NAME.lora_B`` (O, R) of each target; with DoRA
+also the lengths of its rows, ``NAME.lora_magnitude_vector`` (O,)."""
+
+
+def matrix_name(layer: int, target: str) -> str:
+    """Return what a layer's matrix is called: ``0.self_attn.q_proj``."""
+    return f"{layer}.{target}"
 
 
 def targets_named(text: str) -> tuple[str, ...]:
@@ -99,7 +127,7 @@ def first_changed(settings: LoraSettings, layers: int) -> int:
 
 
 def initial_changes(config: ModelConfig, settings: LoraSettings, seed: int) -> list[Change]:
-    """Return each layer's numbers as training begins: A is drawn evenly, B is zero.
+    """Return each layer's factors as training begins: A is drawn evenly, B is zero.
 
     The bounds of A are ``1 / sqrt(I)``, those of PEFT and of torch's linear layers.
     """
@@ -110,16 +138,34 @@ def initial_changes(config: ModelConfig, settings: LoraSettings, seed: int) -> l
         own: Change = {}
         if layer >= first:
             for place, target in enumerate(settings.targets):
+                rank = settings.rank_of(layer, target)
+                if not rank:
+                    continue
                 out_features, in_features = shapes[f"{target}.weight"]
                 bound = 1 / math.sqrt(in_features)
                 # a key of its own, so that a choice of targets does not move the others' numbers
                 draws = np.random.Generator(np.random.Philox(key=(seed << 32) + layer * 64 + place))
-                a = draws.uniform(-bound, bound, (settings.rank, in_features)).astype(np.float32)
+                a = draws.uniform(-bound, bound, (rank, in_features)).astype(np.float32)
                 own[f"{target}.lora_A"] = mx.array(a)
-                own[f"{target}.lora_B"] = mx.zeros((out_features, settings.rank))
+                own[f"{target}.lora_B"] = mx.zeros((out_features, rank))
         changes.append(own)
     mx.eval(changes)
     return changes
+
+
+def count_learned(config: ModelConfig, settings: LoraSettings) -> int:
+    """Return how many numbers are learned, before any is there. Raises ConfigError."""
+    shapes = config.tensor_shapes()
+    count = config.num_hidden_layers
+    numbers = 0
+    for layer in range(first_changed(settings, count), count):
+        for target in settings.targets:
+            rank = settings.rank_of(layer, target)
+            out_features, in_features = shapes[f"{target}.weight"]
+            numbers += rank * (out_features + in_features)
+            if settings.dora and rank:
+                numbers += out_features
+    return numbers
 
 
 def count_numbers(changes: Sequence[Change]) -> int:

@@ -77,6 +77,7 @@ class OpenModel:
         count = config.num_hidden_layers
         first = first_changed(lora, count)
         kernels = engine_for(settings)
+        self._squares: dict[int, dict[str, mx.array]] = {}
         dtype = mx.float32
         if device.has_gpu():
             dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
@@ -115,7 +116,8 @@ class OpenModel:
                     AdaptedBlock,
                     checkpoint,
                     kernels=kernels,
-                    scale=lora.scale,
+                    lora=lora,
+                    squares=self._squares,
                     dtype=dtype,
                 ),
                 configs=[config.layer(index) for index in range(count)],
@@ -125,6 +127,25 @@ class OpenModel:
             logits=logits,
             recompute=memory.recompute,
         )
+
+    def row_lengths(self) -> list[dict[str, mx.array]]:
+        """Return the lengths of rows (O,) of each layer's matrices that may be changed, with DoRA.
+
+        Raises:
+            ReadError: a layer cannot be read.
+        """
+        layers = self.model.layers
+        found: list[dict[str, mx.array]] = [{} for _ in range(self.model.count)]
+        try:
+            for index in range(self.model.count):
+                with layers.layer(index) as layer:
+                    if index >= self.model.first:
+                        squares = layer.squares(index)
+                        found[index] = {name: mx.sqrt(own) for name, own in squares.items()}
+        finally:  # they were visited upwards alone
+            layers.restart()
+        mx.eval(found)
+        return found
 
     def close(self) -> None:
         """Free the weights and close the files."""

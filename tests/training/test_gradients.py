@@ -5,13 +5,14 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.tiny import LAYERS, LLAMA, write_model
+from support.tiny import CONFIGS, LAYERS, LLAMA, write_model
 from support.tiny_families import GEMMA2
 from support.training import LORA, open_training, sequences
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.training.gradients import step_gradients, step_loss
+from edgellm.training.learners.adapted_model import AdaptedModel
 from edgellm.training.low_rank import initial_changes, targets_named
 from edgellm.training.micro_batch import micro_batches
 
@@ -37,6 +38,12 @@ def changes_of(folder, lora=LORA):
             change[name] = array + 0.02 * mx.random.normal(array.shape)
     mx.eval(changes)
     return changes
+
+
+def dora_changes(folder, opened, lora):
+    """Numbers of a DoRA as training begins."""
+    learner = AdaptedModel(opened, read_checkpoint(folder).config, lora, micro_tokens=1000, seed=0)
+    return learner.initial()
 
 
 def computed(folder, *, most_tokens=1000, rounds=1, **where):
@@ -189,5 +196,71 @@ def test_five_steps_are_those_of_peft_and_torch(tmp_path):
         loss = total / sum(one.asked for one in asked)
         loss.backward()
         assert found.loss == pytest.approx(loss.item(), abs=2e-5)
+        theirs.step()
+    opened.close()
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("config", ["llama-2", "llama-biases"])
+def test_five_steps_of_dora_are_those_of_peft(tmp_path, config):
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from edgellm.training.optimizer import AdamW, RateSettings
+
+    lora = replace(LORA, dora=True)
+    source = write_model(tmp_path / "source", CONFIGS[config])
+    folder = tmp_path / "sixteen"
+    convert(source, folder, bits=16)
+    opened = open_training(folder, pinned=(1,), lora=lora)
+    changes = dora_changes(folder, opened, lora)
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    names = [target.rpartition(".")[2] for target in lora.targets]
+    model = peft.get_peft_model(
+        plain,
+        peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=names, use_dora=True),
+    )
+    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    for layer, change in enumerate(changes):
+        for name, array in change.items():
+            key = f"base_model.model.model.layers.{layer}.{name}.default.weight"
+            if name.endswith("magnitude_vector"):  # they begin as the lengths that rows have
+                lengths = parameters[key].detach().numpy()
+                np.testing.assert_allclose(np.array(array), lengths, rtol=1e-5)
+            else:
+                parameters[key].data.copy_(torch.tensor(np.array(array)))
+    theirs = torch.optim.AdamW(
+        [
+            {"params": [one for one in parameters.values() if one.ndim > 1], "weight_decay": 0.01},
+            {"params": [one for one in parameters.values() if one.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=1e-3,
+    )
+    ours = AdamW(RateSettings(decay=0.01))
+    asked = sequences(vocabulary=250)
+    for step in range(5):
+        found = step_gradients(opened.model, micro_batches(asked, 20), changes)
+        theirs.zero_grad()
+        total = 0
+        for one in asked:
+            logits = model(torch.tensor([one.tokens])).logits[0]
+            targets = torch.tensor(one.targets)
+            chosen = targets >= 0
+            total = total + torch.nn.functional.cross_entropy(
+                logits[chosen], targets[chosen], reduction="sum"
+            )
+        loss = total / sum(one.asked for one in asked)
+        loss.backward()
+        assert found.loss == pytest.approx(loss.item(), abs=2e-5)
+        if step == 0:
+            grads = {key: one.grad.numpy() for key, one in parameters.items()}
+            largest = max(np.abs(one).max() for one in grads.values())
+            for layer, change in enumerate(found.by_changes):
+                for name, array in change.items():
+                    key = f"base_model.model.model.layers.{layer}.{name}.default.weight"
+                    assert np.abs(np.array(array) - grads[key]).max() <= 1e-4 * largest
+        ours.move(changes, found.by_changes, 1e-3, 1.0)
         theirs.step()
     opened.close()

@@ -33,6 +33,7 @@ class TrainOptions:
     on: str = "q,v"
     layers: int | None = None
     rslora: bool = False
+    dora: bool = False
     epochs: int = 3
     steps: int | None = None
     batch: int = 8
@@ -67,6 +68,7 @@ class TrainOptions:
             targets=targets_named(self.on),
             layers=self.layers,
             rslora=self.rslora,
+            dora=self.dora,
         )
 
     def template_named(self) -> Template | None:
@@ -89,7 +91,7 @@ class TrainOptions:
         if self.full and (lora, self.form) != (LoraSettings(), "peft"):
             raise ConfigError(
                 "--full learns no adapter, which --rank, --alpha, --dropout, --on, --layers, "
-                "--rslora and --format describe",
+                "--rslora, --dora and --format describe",
                 hint="leave them out, or leave out --full",
             )
         rate = self.rate
@@ -177,6 +179,9 @@ TRAIN_OPTIONS = SettingsOptions(
         ],
         "rslora": Annotated[
             bool, Option("--rslora", help="Scale changes by alpha / root of rank.")
+        ],
+        "dora": Annotated[
+            bool, Option("--dora", help="Learn the length of each changed row for itself (DoRA).")
         ],
         "epochs": Annotated[
             int, Option(metavar="N", min=1, help="Times that each record is learned.")

@@ -71,7 +71,7 @@ def measure_rate(
     # a token alone is asked for: the output matrix has little to do
     asked = (NOT_ASKED,) * (tokens - 2) + (0, NOT_ASKED)
     batch = MicroBatch.of([TrainingSequence((0,) * tokens, asked)])
-    lora = replace(lora, layers=None)
+    lora = replace(lora, layers=None, dora=False, ranks={}, alphas={}, left_out=())
     changes = initial_changes(one.config, lora, 0)
     opened = OpenModel(one, lora, LayersInMemory([0]), load)
     with closing(opened):

@@ -22,7 +22,7 @@ from edgellm.training.forecast.arithmetic_rate import (
 )
 from edgellm.training.full.memory import least_full, plan_full
 from edgellm.training.full.weights import require_plain
-from edgellm.training.low_rank import first_changed
+from edgellm.training.low_rank import count_learned, first_changed
 from edgellm.training.run.memory import TrainingMemory, least_memory, plan_training
 from edgellm.training.run.settings import TrainSettings
 
@@ -130,10 +130,6 @@ def forecast_training(
     )
     config = checkpoint.config
     first = first_changed(lora, config.num_hidden_layers)
-    shapes = config.tensor_shapes()
-    learned = (config.num_hidden_layers - first) * sum(
-        lora.rank * sum(shapes[f"{name}.weight"]) for name in lora.targets
-    )
     bytes_read = bytes_of_a_step(checkpoint, memory, first)
     disk = target.disk
     if disk is None and here and bytes_read:
@@ -151,7 +147,7 @@ def forecast_training(
         ),
         pinned=memory.pinned,
         layers=memory.count,
-        learned=learned,
+        learned=count_learned(config, lora),
         step_tokens=step_tokens,
         micro_tokens=memory.micro_tokens,
         bytes_read=bytes_read,

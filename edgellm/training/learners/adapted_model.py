@@ -44,8 +44,13 @@ class AdaptedModel:
         self._dropout = Dropout(config, lora, seed)
 
     def initial(self) -> list[Change]:
-        """Return the numbers as training begins: they change nothing."""
-        return initial_changes(self._config, self._lora, self._seed)
+        """Return the numbers as training begins: they change nothing. Raises ReadError."""
+        changes = initial_changes(self._config, self._lora, self._seed)
+        if self._lora.dora:
+            for change, lengths in zip(changes, self._opened.row_lengths(), strict=True):
+                for name in [name for name in lengths if f"{name}.lora_A" in change]:
+                    change[f"{name}.lora_magnitude_vector"] = lengths[name]
+        return changes
 
     def write(self, folder: Path, numbers: Sequence[Change]) -> None:
         """Write the adapter. Raises ConversionError."""

@@ -16,6 +16,7 @@ from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.models.linear import Linear
 from edgellm.training.operations.kernel_products import KernelProducts
 from edgellm.training.operations.products import backwards_by, forwards_by
+from edgellm.training.operations.row_lengths import bias_of, length_factors, row_squares
 
 Floats = npt.NDArray[np.float32]
 
@@ -24,10 +25,14 @@ Kept = Mapping[str, mx.array]
 
 
 class _Member(NamedTuple):
-    """A member that is changed: its columns of all results, and what its inputs are kept by."""
+    """A member that is changed: its columns of all results, and what its inputs are kept by.
+
+    ``scale`` is what its change is multiplied by.
+    """
 
     columns: slice
     kept: Floats | None
+    scale: np.float32
 
 
 class AdaptedProduct:
@@ -37,22 +42,22 @@ class AdaptedProduct:
         linear: the product.
         kernels: compute it; None where MLX does.
         members: names of the matrices whose results stand side by side, with the features of each.
-        scale: what changes are multiplied by.
     """
 
     def __init__(
-        self,
-        linear: Linear,
-        kernels: KernelEngine | None,
-        members: Mapping[str, int],
-        scale: float,
+        self, linear: Linear, kernels: KernelEngine | None, members: Mapping[str, int]
     ) -> None:
         self.out_features: int = sum(members.values())
+        self.members: Mapping[str, int] = members
         self.change: Mapping[str, mx.array] = {}
         self.kept: Kept = {}
+        # what each member's change is multiplied by
+        self.scales: Mapping[str, float] = {}
+        # of members' rows, whose lengths are learned; none: they are not
+        self.row_squares: Mapping[str, mx.array] = {}
         # of the call that a layer computes again; None: everything is computed anew
         self.result: list[mx.array] | None = None
-        self._linear, self._members, self._scale = linear, members, scale
+        self._linear = linear
         self._plain = KernelProducts(kernels)
         if not device.has_gpu():
             self._forwards, self._backwards = (
@@ -61,17 +66,52 @@ class AdaptedProduct:
             )
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Return ``x @ weight.T + scale * (x @ A.T) @ B.T``, of each member that is changed."""
+        """Return ``x @ weight.T + scale * (x @ A.T) @ B.T``, of each member that is changed.
+
+        Where ``row_squares`` are there, the rows of what ``x`` is multiplied by have the lengths
+        that are learned.
+        """
+        y = self._by_mlx(x) if device.has_gpu() else self._by_kernels(x)
+        if not self.row_squares or not any(
+            f"{name}.lora_A" in self.change for name in self.members
+        ):
+            return y
+        factors = length_factors(
+            self._multiply,
+            self.members,
+            self.change,
+            scales=self.scales,
+            squares=self.row_squares,
+        ).astype(y.dtype)
+        bias = bias_of(self._linear)
+        if bias is None:
+            return factors * y
+        bias = bias.astype(y.dtype)
+        return factors * (y - bias) + bias
+
+    def squares(self) -> dict[str, mx.array]:
+        """Return the squared lengths of each member's rows (O,)."""
+        return row_squares(self._linear, self.members)
+
+    def _multiply(self, x: mx.array) -> mx.array:
+        """Return (R, I) by the transposed weight, without its bias: (R, O)."""
         if device.has_gpu():
-            return self._by_mlx(x)
+            y = self._linear(x)
+        else:
+            y = mx.array(self._forwards(_rows(x)))
+        bias = bias_of(self._linear)
+        return y if bias is None else y - bias.astype(y.dtype)
+
+    def _by_kernels(self, x: mx.array) -> mx.array:
         changed, numbers, begin = [], [], 0
-        for member, features in self._members.items():
+        for member, features in self.members.items():
             columns = slice(begin, begin := begin + features)
             if f"{member}.lora_A" not in self.change:
                 continue
             numbers += [self.change[f"{member}.lora_{part}"] for part in "AB"]
             kept = self.kept.get(member)
-            changed.append(_Member(columns, None if kept is None else _rows(kept)))
+            scale = np.float32(self.scales[member])
+            changed.append(_Member(columns, None if kept is None else _rows(kept), scale))
         result = self.result
 
         @mx.custom_function
@@ -98,7 +138,7 @@ class AdaptedProduct:
         y = self._forwards(x)
         for member, a, b in zip(changed, numbers[::2], numbers[1::2], strict=True):
             low = self._plain.times(_seen(x, member), _rows(a))
-            low *= np.float32(self._scale)
+            low *= member.scale
             y[:, member.columns] += self._plain.times(low, _rows(b))
         return y
 
@@ -112,10 +152,10 @@ class AdaptedProduct:
             own, down, up = by_output[:, member.columns], _rows(a), _rows(b)
             seen = _seen(x, member)
             low = self._plain.times(seen, down)
-            low *= np.float32(self._scale)
+            low *= member.scale
             by_b = self._plain.summed_over_tokens(low, own).T
             by_low = self._plain.times(own, up.T)
-            by_low *= np.float32(self._scale)
+            by_low *= member.scale
             by_numbers += [self._plain.summed_over_tokens(by_low, seen), by_b]
             by_seen = self._plain.times(by_low, down.T)
             if member.kept is not None:
@@ -125,10 +165,10 @@ class AdaptedProduct:
 
     def _by_mlx(self, x: mx.array) -> mx.array:
         y = self._linear(x)
-        if not any(f"{member}.lora_A" in self.change for member in self._members):
+        if not any(f"{member}.lora_A" in self.change for member in self.members):
             return y
         parts = []
-        for member, features in self._members.items():
+        for member, features in self.members.items():
             a = self.change.get(f"{member}.lora_A")
             if a is None:
                 parts.append(mx.zeros((*x.shape[:-1], features), y.dtype))
@@ -137,7 +177,9 @@ class AdaptedProduct:
             if member in self.kept:
                 seen = x * self.kept[member].astype(x.dtype)
             low = seen @ a.astype(x.dtype).T
-            parts.append(low @ self.change[f"{member}.lora_B"].astype(x.dtype).T * self._scale)
+            parts.append(
+                low @ self.change[f"{member}.lora_B"].astype(x.dtype).T * self.scales[member]
+            )
         change = parts[0]
         if len(parts) > 1:
             change = mx.concatenate(parts, axis=-1)

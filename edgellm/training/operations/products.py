@@ -85,6 +85,12 @@ def _rows(array: mx.array) -> Floats:
     return values.reshape(-1, array.shape[-1])
 
 
+def weight_rows(linear: Linear) -> Iterator[mx.array]:
+    """Yield a weight's rows (R, I) in float32, in their order, some at a time."""
+    for _, rows in _unpacked(linear):
+        yield rows
+
+
 def _unpacked(linear: Linear, begin: int = 0) -> Iterator[tuple[int, mx.array]]:
     """Yield a weight's rows (R, I) in float32, some at a time, with the number of the first."""
     if isinstance(linear, JoinedLinear):

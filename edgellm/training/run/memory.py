@@ -13,7 +13,7 @@ from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.budget_planner import spread
 from edgellm.reading.disk_reader import BOUNCE_BYTES
 from edgellm.training.gradients import HEAD_ROWS
-from edgellm.training.low_rank import LoraSettings, first_changed
+from edgellm.training.low_rank import LoraSettings, count_learned, first_changed
 from edgellm.training.operations.products import BLOCK_BYTES
 from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
 
@@ -199,7 +199,10 @@ def _least(
     keys = config.num_key_value_heads * config.head_dim
     widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
     shapes = config.tensor_shapes()
-    numbers = changed * sum(lora.rank * sum(shapes[f"{target}.weight"]) for target in lora.targets)
+    numbers = count_learned(config, lora)
+    squares = 0
+    if lora.dora:  # of rows, with those that lie beside them
+        squares = changed * sum(shape[0] for shape in shapes.values() if len(shape) == 2)
     scores = SCORES * config.num_attention_heads * longest**2
     head = 4 * HEAD_ROWS * config.vocab_size
     backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
@@ -208,7 +211,7 @@ def _least(
     return TrainingMemory(
         outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
         layers=min(BUFFERS, count) * max(layer.nbytes for layer in checkpoint.layers),
-        adapter=(4 + reference) * ITEM * numbers,
+        adapter=ITEM * ((4 + reference) * numbers + squares),
         kept_inputs=states * hidden * ITEM,
         backward=int(backward),
         pinned=0,

@@ -85,4 +85,7 @@ class TrainSettings:
             named.update(value if isinstance(value, dict) else {name: value})
         if "targets" in named:
             named["on"] = short_names(named.pop("targets"))
+            for name in ("ranks", "alphas", "left_out"):
+                if not named[name]:
+                    del named[name]
         return named

@@ -282,3 +282,13 @@ def test_the_command_learns_preferences_and_goes_on(folder, tmp_path, capsys):
     assert main([*command, "--resume", "--beta", "0.2"]) == 2, "another loss is another run's"
     path.with_name("model").mkdir()
     assert main([*command[:3], str(tmp_path / "model"), *command[4:], "--full"]) == 2
+
+
+def test_a_dora_goes_on_and_is_merged_next(folder, data, tmp_path, capsys):
+    out = tmp_path / "dora"
+    command = ["train", str(folder), str(data), str(out), "--dora", "--batch", "2"]
+    assert main([*command, "--epochs", "1"]) == 0
+    assert "next: edgellm convert" in capsys.readouterr().err
+    assert main([*command, "--epochs", "2", "--resume"]) == 0
+    merged = tmp_path / "merged"
+    assert main(["convert", str(folder), str(merged), "--adapter", str(out), "--bits", "16"]) == 0

@@ -1,0 +1,137 @@
+"""DoRA: it begins as the model is, wherever its layers are, and others open what it learned."""
+
+import dataclasses
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support.tiny import CONFIGS, LAYERS, LLAMA, write_model
+from support.training import LORA, open_training, sequences
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters import convert
+from edgellm.training.adapter_folder import write_adapter
+from edgellm.training.gradients import step_gradients, step_loss
+from edgellm.training.learners.adapted_model import AdaptedModel
+from edgellm.training.low_rank import count_learned, count_numbers
+from edgellm.training.micro_batch import micro_batches
+
+DORA = dataclasses.replace(LORA, dora=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    source = write_model(tmp_path_factory.mktemp("model") / "source", CONFIGS["llama-biases"])
+    convert(source, source.with_name("four"), bits=4, group_size=32)
+    return source.with_name("four")
+
+
+def initial(folder, opened, lora=DORA):
+    config = read_checkpoint(folder).config
+    return AdaptedModel(opened, config, lora, micro_tokens=1000, seed=0).initial()
+
+
+def moved(changes):
+    mx.random.seed(1)
+    return [
+        {name: array + 0.05 * mx.random.normal(array.shape) for name, array in change.items()}
+        for change in changes
+    ]
+
+
+def loss(opened, changes):
+    total, asked = step_loss(opened.model, micro_batches(sequences(), 1000), changes)
+    opened.model.layers.restart()
+    return total / asked
+
+
+def test_it_begins_as_the_model_is(folder):
+    opened = open_training(folder, lora=DORA)
+    changes = initial(folder, opened)
+    assert loss(opened, changes) == loss(opened, [{} for _ in changes])
+    config = read_checkpoint(folder).config
+    assert count_numbers(changes) == count_learned(config, DORA)
+    opened.close()
+
+
+@pytest.mark.parametrize(("pinned", "buffers"), [(0, 2), (2, 2)])
+def test_paged_layers_give_the_same_bits(folder, pinned, buffers):
+    found = []
+    for where in ({"pinned": range(LAYERS)}, {"pinned": range(pinned), "buffers": buffers}):
+        opened = open_training(folder, lora=DORA, **where)
+        changes = moved(initial(folder, opened))
+        batches = micro_batches(sequences(), 1000)
+        for _ in range(2):
+            before = opened.model.layers.reads
+            step = step_gradients(opened.model, batches, changes)
+        found.append(step)
+        reads = opened.model.layers.reads - before
+        opened.close()
+    assert found[0].loss == found[1].loss
+    for one, two in zip(found[0].by_changes, found[1].by_changes, strict=True):
+        assert all(mx.array_equal(one[name], two[name]) for name in one)
+    assert reads == 2 * (LAYERS - pinned - buffers), "the lengths of rows take no reads"
+
+
+def test_derivatives_by_lengths_are_those_of_the_loss(folder):
+    opened = open_training(folder, lora=DORA, pinned=range(LAYERS))
+    changes = moved(initial(folder, opened))
+    found = step_gradients(opened.model, micro_batches(sequences(), 1000), changes)
+    draws = np.random.default_rng(5)
+    way = [
+        {
+            name: mx.array(draws.standard_normal(array.shape).astype(np.float32))
+            for name, array in change.items()
+            if name.endswith("vector")
+        }
+        for change in changes
+    ]
+
+    def at(step):
+        return loss(
+            opened,
+            [
+                {name: a + step * own[name] if name in own else a for name, a in change.items()}
+                for change, own in zip(changes, way, strict=True)
+            ],
+        )
+
+    slope = (at(1e-3) - at(-1e-3)) / 2e-3
+    told = sum(
+        float((by[name] * own[name]).sum().item())
+        for by, own in zip(found.by_changes, way, strict=True)
+        for name in own
+    )
+    opened.close()
+    assert told == pytest.approx(slope, rel=2e-2, abs=2e-3)
+
+
+@pytest.mark.parametrize("form", ["peft", "mlx-lm"])
+@pytest.mark.parametrize("patterns", [False, True])
+def test_merged_into_the_weights_it_gives_the_same_loss(tmp_path, form, patterns):
+    source = write_model(tmp_path / "source", LLAMA, dtype=mx.float32)
+    base = tmp_path / "base"
+    convert(source, base, bits=16)
+    lora = DORA
+    if patterns:  # ranks and alphas of some matrices' own, and one that is left out
+        lora = dataclasses.replace(
+            DORA,
+            ranks={"1.self_attn.q_proj": 6, "2.mlp.up_proj": 2},
+            alphas={"1.self_attn.q_proj": 3.0},
+            left_out=("0.self_attn.v_proj",),
+        )
+    opened = open_training(base, lora=lora)
+    changes = moved(initial(base, opened, lora))
+    assert ("self_attn.v_proj.lora_A" in changes[0]) is not patterns
+    expected = loss(opened, changes)
+    opened.close()
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    write_adapter(adapter, changes, lora, base="base", form=form)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config.get("use_dora") or config.get("fine_tune_type") == "dora"
+    convert(source, tmp_path / "merged", bits=16, adapter=adapter)
+    opened = open_training(tmp_path / "merged")
+    assert loss(opened, [{} for _ in changes]) == pytest.approx(expected, abs=2e-5)
+    opened.close()
