@@ -181,7 +181,7 @@ def _with_changes(model: Any, task: Task, config: Any) -> Any:
     wanted = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=task.rank,
-        lora_alpha=task.alpha,  # type: ignore[arg-type] # PEFT takes fractions, too
+        lora_alpha=task.alpha,
         lora_dropout=0.0,
         target_modules=[target.rpartition(".")[2] for target in task.targets],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgellm.chat_template.thinking import (
@@ -81,9 +80,12 @@ class ConversationTemplate:
         Raises:
             TemplateError: the template fails, or refuses the conversation.
         """
-        write = partial(
-            self._tokenizer.render, add_generation_prompt=add_generation_prompt, **self.variables
-        )
+
+        def write(shown: Sequence[Mapping[str, Any]]) -> str:
+            return self._tokenizer.render(
+                shown, add_generation_prompt=add_generation_prompt, **self.variables
+            )
+
         visible = list(map(self._visible, messages))
         if not any("tool_calls" in message for message in visible):
             return write(visible)

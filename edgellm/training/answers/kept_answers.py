@@ -99,7 +99,7 @@ def _read(path: Path) -> list[ShownAnswer]:
     if not path.exists():
         return []
     try:
-        found = read_json(path).get("answers")
+        found = read_json(path).get("answers") or ()
         return [ShownAnswer(**one) for one in found if _is_answer(one)]
     except (FormatError, TypeError):
         return []

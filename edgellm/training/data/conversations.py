@@ -98,11 +98,11 @@ def text_of(record: Record, tokenizer: Tokenizer, count: int, *, prompt: bool) -
         FormatError: the template refuses it; says its line.
     """
     messages = record.messages[:count]
-    write = tokenizer.render
     try:
         if record.tools or any("tool_calls" in message for message in messages):
-            write = ConversationTemplate(tokenizer, tools=record.tools).render
-        return write(messages, add_generation_prompt=prompt)
+            template = ConversationTemplate(tokenizer, tools=record.tools)
+            return template.render(messages, add_generation_prompt=prompt)
+        return tokenizer.render(messages, add_generation_prompt=prompt)
     except EdgeLLMError as error:
         raise FormatError(f"line {record.line}: {error.message}", hint=error.hint) from error
 

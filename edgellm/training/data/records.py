@@ -114,7 +114,7 @@ def messages_of(found: object, name: str = "messages") -> tuple[Message, ...]:
         try:
             messages += checked_messages([{"content": one.get("value"), **own, "role": role}])
         except ConfigError as error:
-            raise BadRow(f"message {number}: {error.message}", hint=error.hint) from error
+            raise BadRow(f"message {number}: {error.message}", hint=error.hint or FORMS) from error
     return tuple(messages)
 
 
