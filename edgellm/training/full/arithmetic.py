@@ -1,9 +1,6 @@
-"""Arithmetic with derivatives: products by learned weights, gates, sums of rows.
+"""Arithmetic with derivatives: products by weights that are learned, sums of rows."""
 
-On a CPU they are BLAS and NumPy: MLX's own loops take ten times as long and more.
-"""
-
-# T tokens, I in, O out, E hidden, F inner
+# T tokens, I in, O out, E hidden
 
 from __future__ import annotations
 
@@ -15,79 +12,52 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.device import machine as device
+from edgellm.training.operations.kernel_products import KernelProducts
 
 Floats = npt.NDArray[np.float32]
 
 
-def stacked_product(x: mx.array, weights: Sequence[mx.array]) -> mx.array:
-    """Return ``x @ weight.T`` (..., O) of several weights (O, I), results side by side."""
+def stacked_product(
+    x: mx.array,
+    weights: Sequence[mx.array],
+    products: KernelProducts,
+    *,
+    result: list[mx.array] | None = None,
+) -> mx.array:
+    """Return ``x @ weight.T`` (..., O) of several weights (O, I), results side by side.
+
+    Args:
+        x: what goes in (..., I).
+        weights: that are multiplied by; derivatives are by these, too.
+        products: multiply where there is no GPU.
+        result: of the same call before, or empty, to be filled; None: none is kept.
+    """
     if device.has_gpu():
         return x @ mx.concatenate([*weights]).T
-    return cast(mx.array, _stacked(x, *weights))
 
+    @mx.custom_function
+    def product(x: mx.array, *weights: mx.array) -> mx.array:
+        if result:
+            return result[0]
+        found = products.times(_rows(x), _stacked(weights))
+        made = mx.array(found.reshape(*x.shape[:-1], -1))
+        if result is not None:
+            result.append(made)
+        return made
 
-@mx.custom_function
-def _stacked(x: mx.array, *weights: mx.array) -> mx.array:
-    rows = _rows(x)
-    product: Floats = np.empty((len(rows), sum(weight.shape[0] for weight in weights)), np.float32)
-    begin = 0
-    for weight in weights:
-        end = begin + weight.shape[0]
-        np.matmul(rows, _float(weight).T, out=product[:, begin:end])
-        begin = end
-    return mx.array(product.reshape(*x.shape[:-1], -1))
+    @product.vjp
+    def product_vjp(
+        primals: tuple[mx.array, ...], gradient: mx.array, _: mx.array
+    ) -> tuple[mx.array, ...]:
+        x, *weights = primals
+        by_output, rows = _rows(gradient), _rows(x)
+        by_x = products.summed_over_tokens(by_output.T, _stacked(weights))
+        by_weight = products.times(products.turned(by_output), products.turned(rows))
+        ends = np.cumsum([weight.shape[0] for weight in weights])[:-1]
+        parts = np.split(by_weight, ends)
+        return (mx.array(by_x.reshape(x.shape)), *map(mx.array, parts))
 
-
-@_stacked.vjp
-def _stacked_vjp(
-    primals: tuple[mx.array, ...], gradient: mx.array, _: mx.array
-) -> tuple[mx.array, ...]:
-    x, *weights = primals
-    by_output, rows = _rows(gradient), _rows(x)
-    by_x: Floats | None = None
-    by_weights = []
-    begin = 0
-    for weight in weights:
-        end = begin + weight.shape[0]
-        own = by_output[:, begin:end]
-        part = own @ _float(weight)
-        by_x = part if by_x is None else np.add(by_x, part, out=by_x)
-        by_weights.append(mx.array(own.T @ rows))
-        begin = end
-    assert by_x is not None, "a product has a weight"
-    return (mx.array(by_x.reshape(x.shape)), *by_weights)
-
-
-def silu_gate(gate: mx.array, up: mx.array) -> mx.array:
-    """Return ``silu(gate) * up`` of two arrays (..., F), on a CPU."""
-    return cast(mx.array, _silu_gate(gate, up))
-
-
-@mx.custom_function
-def _silu_gate(gate: mx.array, up: mx.array) -> mx.array:
-    g = _float(gate)
-    share = _sigmoid(g)
-    share *= g
-    share *= _float(up)
-    return mx.array(share)
-
-
-@_silu_gate.vjp
-def _silu_gate_vjp(
-    primals: tuple[mx.array, mx.array], gradient: mx.array, _: mx.array
-) -> tuple[mx.array, mx.array]:
-    g, u, by_output = (_float(array) for array in (*primals, gradient))
-    share = _sigmoid(g)
-    by_up = share * g
-    by_up *= by_output
-    # silu'(g) = s (1 + g (1 - s))
-    by_gate = 1 - share
-    by_gate *= g
-    by_gate += 1
-    by_gate *= share
-    by_gate *= u
-    by_gate *= by_output
-    return mx.array(by_gate), mx.array(by_up)
+    return cast(mx.array, product(x, *weights))
 
 
 def rows_summed(rows: mx.array, places: npt.NDArray[np.int64], count: int) -> mx.array:
@@ -101,12 +71,11 @@ def rows_summed(rows: mx.array, places: npt.NDArray[np.int64], count: int) -> mx
     return mx.array(summed)
 
 
-def _sigmoid(values: Floats) -> Floats:
-    share = np.negative(values)
-    with np.errstate(over="ignore"):  # of large negative ones: 1 / inf is 0
-        np.exp(share, out=share)
-    share += 1
-    return np.reciprocal(share, out=share)
+def _stacked(weights: Sequence[mx.array]) -> Floats:
+    """Return weights (O, I) as one."""
+    if len(weights) == 1:
+        return _float(weights[0])
+    return np.concatenate([_float(weight) for weight in weights])
 
 
 def _float(array: mx.array) -> Floats:

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgellm.device import machine as device
 from edgellm.training.micro_batch import Ints
+from edgellm.training.operations.kernel_products import KernelProducts
 
 LOGITS = 4 << 20
 """Logits that are there at once."""
@@ -32,7 +33,13 @@ class HeadLoss:
 
 
 def head_loss(
-    states: mx.array, matrix: mx.array, targets: Ints, *, cap: float | None, differentiate: bool
+    states: mx.array,
+    matrix: mx.array,
+    targets: Ints,
+    *,
+    products: KernelProducts,
+    cap: float | None,
+    differentiate: bool,
 ) -> HeadLoss:
     """Return the loss of targets, for some rows at a time.
 
@@ -40,23 +47,30 @@ def head_loss(
         states: after the last norm (R, E).
         matrix: makes logits of them (V, E).
         targets: token ids (R,).
+        products: multiply where there is no GPU.
         cap: the soft cap of logits, if any.
         differentiate: whether derivatives are computed; else they are 0.
     """
     if device.has_gpu():
         return _by_mlx(states, matrix, targets, cap, differentiate=differentiate)
-    return _by_numpy(states, matrix, targets, cap, differentiate=differentiate)
+    return _by_kernels(states, matrix, targets, products, cap, differentiate=differentiate)
 
 
-def _by_numpy(
-    states: mx.array, matrix: mx.array, targets: Ints, cap: float | None, *, differentiate: bool
+def _by_kernels(
+    states: mx.array,
+    matrix: mx.array,
+    targets: Ints,
+    products: KernelProducts,
+    cap: float | None,
+    *,
+    differentiate: bool,
 ) -> HeadLoss:
     x, w = np.array(states, copy=False), np.array(matrix, copy=False)
     total, by_x, by_w = 0.0, np.zeros_like(x), np.zeros_like(w)
     step = max(1, LOGITS // len(w))
     for begin in range(0, len(x), step):
         some = slice(begin, begin + step)
-        logits = x[some] @ w.T
+        logits = products.times(x[some], w)
         slope = None
         if cap is not None:
             share = np.tanh(logits / np.float32(cap))
@@ -73,8 +87,8 @@ def _by_numpy(
         logits[places] -= 1
         if slope is not None:
             logits *= slope
-        by_x[some] = logits @ w
-        by_w += logits.T @ x[some]
+        by_x[some] = products.summed_over_tokens(logits.T, w)
+        by_w += products.times(products.turned(logits), products.turned(x[some]))
     return HeadLoss(total, mx.array(by_x), mx.array(by_w))
 
 

@@ -1,4 +1,4 @@
-"""A decoder layer whose weights are arguments of each call."""
+"""Decoder layers whose weights are arguments of each call."""
 
 # T tokens of all sequences, E hidden
 
@@ -11,13 +11,20 @@ import mlx.core as mx
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.device import machine as device
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
-from edgellm.models import llama
 from edgellm.models.linear import Tensors
+from edgellm.models.llama import MLP, Block
 from edgellm.models.registry import block_class
-from edgellm.training.full.arithmetic import silu_gate, stacked_product
+from edgellm.training.full.arithmetic import stacked_product
 from edgellm.training.operations.attention import attention_by_numpy
+from edgellm.training.operations.gate import KernelMLP
+from edgellm.training.operations.kernel_products import KernelProducts
+from edgellm.training.operations.rotary_attention import RotaryAttention, is_rotary
+
+Results = dict[str, list[mx.array]]
+"""A call's results by the part of the layer that they come of: what need not be computed again."""
 
 
 class LearnedStack:
@@ -26,9 +33,18 @@ class LearnedStack:
     Args:
         tensors: of the layer, by their names inside it.
         members: names of the matrices.
+        products: multiply where there is no GPU.
+        result: of the same call before, or empty, to be filled; None: none is kept.
     """
 
-    def __init__(self, tensors: Tensors, members: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tensors: Tensors,
+        members: Sequence[str],
+        products: KernelProducts,
+        result: list[mx.array] | None,
+    ) -> None:
+        self._products, self._result = products, result
         self._weights = [tensors[f"{member}.weight"] for member in members]
         self.out_features: int = sum(weight.shape[0] for weight in self._weights)
         self._bias: mx.array | None = None
@@ -42,33 +58,60 @@ class LearnedStack:
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``, of all members side by side."""
-        product = stacked_product(x, self._weights)
+        product = stacked_product(x, self._weights, self._products, result=self._result)
         if self._bias is None:
             return product
         return product + self._bias
 
 
-def through_layer(
-    config: ModelConfig, index: int, tensors: Tensors, hidden: mx.array, lengths: Sequence[int]
-) -> mx.array:
-    """Return the hidden states (1, T, E) after a layer.
+class LearnedLayers:
+    """The decoder layers of a model, whose weights are arguments of each call.
 
     Args:
         config: of the model.
-        index: the layer's number.
-        tensors: of the layer, by their names inside it, in float32.
-        hidden: of sequences side by side (1, T, E).
-        lengths: tokens of each.
+        kernels: compute; None where MLX and NumPy do.
     """
-    layer = config.layer(index)
-    block = block_class(config)(config, layer, tensors, lambda _: None)
-    for stack, members in STACKS.items():
-        part, name = stack.split(".")
-        setattr(getattr(block, part), name, LearnedStack(tensors, members))
-    if not device.has_gpu():
-        block.self_attn.attention = attention_by_numpy
-        if block.mlp.gate is llama.Block.gate:
-            block.mlp.gate = silu_gate
-    kv_format = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
-    caches = [(SequenceKV(kv_format, layer.window), length) for length in lengths]
-    return block(hidden, caches)
+
+    def __init__(self, config: ModelConfig, kernels: KernelEngine | None) -> None:
+        self._config, self._kernels = config, kernels
+        self._products = KernelProducts(kernels)
+        self._format = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
+
+    def through(
+        self,
+        index: int,
+        tensors: Tensors,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        *,
+        results: Results | None = None,
+    ) -> mx.array:
+        """Return the hidden states (1, T, E) after a layer.
+
+        Args:
+            index: the layer's number.
+            tensors: of the layer, by their names inside it, in float32.
+            hidden: of sequences side by side (1, T, E).
+            lengths: tokens of each.
+            results: of the same call before, or empty, to be filled; None: none are kept.
+        """
+        layer = self._config.layer(index)
+        block = block_class(self._config)(self._config, layer, tensors, lambda _: None)
+
+        def result_of(part: str) -> list[mx.array] | None:
+            return None if results is None else results.setdefault(part, [])
+
+        for stack, members in STACKS.items():
+            part, name = stack.split(".")
+            product = LearnedStack(tensors, members, self._products, result_of(stack))
+            setattr(getattr(block, part), name, product)
+        if not device.has_gpu():
+            if is_rotary(block.self_attn) and layer.window is None:
+                block.self_attn = RotaryAttention(block.self_attn)
+                block.self_attn.result = result_of("attention")
+            else:
+                block.self_attn.attention = attention_by_numpy
+        if self._kernels is not None and type(block.mlp) is MLP and block.mlp.gate is Block.gate:
+            block.mlp = KernelMLP(block.mlp, self._kernels)
+        caches = [(SequenceKV(self._format, layer.window), length) for length in lengths]
+        return block(hidden, caches)

@@ -41,6 +41,7 @@ class FullMemory:
         numbers: bytes of these, their derivatives and moments.
         spare: of an array that is moved.
         kept_inputs: of each layer, for the tokens of a micro-batch.
+        results: of the products of all layers; 0 where there is no room for them.
         backward: derivatives of one layer, or of the output matrix.
         process: what a process takes without a model, with MLX's cache.
         micro_tokens: tokens that go through the model together.
@@ -50,20 +51,23 @@ class FullMemory:
     numbers: int
     spare: int
     kept_inputs: int
+    results: int = 0
     backward: int
     process: int = PROCESS_BYTES + CACHE_BYTES
     micro_tokens: int
 
     @property
     def parts(self) -> dict[str, int]:
-        """The bytes of each part, by what people call it."""
-        return {
+        """The bytes of each part, by what people call it; what takes none is left out."""
+        parts = {
             "numbers, derivatives and moments": self.numbers,
             "an array that moves": self.spare,
             "kept inputs": self.kept_inputs,
+            "results of products": self.results,
             "a layer's backward, or the head's": self.backward,
             "process": self.process,
         }
+        return {name: nbytes for name, nbytes in parts.items() if nbytes}
 
     @property
     def total(self) -> int:
@@ -81,6 +85,8 @@ class FullMemory:
 def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: int) -> FullMemory:
     """Return the memory of full fine-tuning; micro-batches are smaller where memory is.
 
+    Results of products are kept where there is room for them, if need be of a smaller micro-batch.
+
     Args:
         config: of the model.
         budget: bytes of the process.
@@ -90,17 +96,21 @@ def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: i
     Raises:
         MemoryBudgetError: the budget is too small even for one sequence at a time.
     """
-    tokens = max(micro_tokens, longest)
-    while (memory := _memory(config, tokens, longest)).total > budget:
-        if tokens == longest:
-            raise MemoryBudgetError(
-                f"learning every number takes {memory.total / 1e9:.2f} GB, and the budget is "
-                f"{budget / 1e9:.2f} GB",
-                hint="leave --full out to learn an adapter (LoRA), which takes little more than "
-                f"the model; or give --memory {math.ceil(memory.total / 1e6)}MB",
-            )
-        tokens = max(longest, tokens // 2)
-    return memory
+    most = max(micro_tokens, longest)
+    sizes = [most]
+    while sizes[-1] > longest:
+        sizes.append(max(longest, sizes[-1] // 2))
+    for keeps_results in (True, False):
+        for tokens in sizes:
+            memory = _memory(config, tokens, longest, keeps_results=keeps_results)
+            if memory.total <= budget:
+                return memory
+    raise MemoryBudgetError(
+        f"learning every number takes {memory.total / 1e9:.2f} GB, and the budget is "
+        f"{budget / 1e9:.2f} GB",
+        hint="leave --full out to learn an adapter (LoRA), which takes little more than "
+        f"the model; or give --memory {math.ceil(memory.total / 1e6)}MB",
+    )
 
 
 def least_full(config: ModelConfig, *, longest: int) -> int:
@@ -108,7 +118,9 @@ def least_full(config: ModelConfig, *, longest: int) -> int:
     return math.ceil(_memory(config, longest, longest).total / 1e6) * 1_000_000
 
 
-def _memory(config: ModelConfig, tokens: int, longest: int) -> FullMemory:
+def _memory(
+    config: ModelConfig, tokens: int, longest: int, *, keeps_results: bool = False
+) -> FullMemory:
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = (config.num_attention_heads, config.num_key_value_heads)
     queries, keys = (count * config.head_dim for count in heads)
@@ -116,6 +128,10 @@ def _memory(config: ModelConfig, tokens: int, longest: int) -> FullMemory:
     scores = SCORES * config.num_attention_heads * longest**2
     layer = BACKWARD_FLOATS * widths * tokens + scores
     head = 3 * min(LOGITS, tokens * config.vocab_size) + 4 * tokens * hidden
+    results = 0
+    if keeps_results:
+        widths_of_results = 2 * (queries + keys + hidden + inner)
+        results = config.num_hidden_layers * tokens * widths_of_results * ITEM
     sizes = [math.prod(shape) for part in number_shapes(config) for shape in part.values()]
     count = count_all(config)
     return FullMemory(
@@ -123,6 +139,7 @@ def _memory(config: ModelConfig, tokens: int, longest: int) -> FullMemory:
         numbers=COPIES * ITEM * count,
         spare=SPARE_COPIES * ITEM * max(sizes),
         kept_inputs=(config.num_hidden_layers + 2) * tokens * hidden * ITEM,
+        results=results,
         backward=int(ITEM * max(layer, head)),
         micro_tokens=tokens,
     )

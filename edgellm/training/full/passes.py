@@ -1,8 +1,8 @@
 """The loss of a step and its derivatives by every number of a model.
 
-Each micro-batch goes up and down before the next one. Of a layer only the input is kept; downwards
-it is computed again from that and differentiated: gradient checkpointing (Chen et al. 2016,
-arXiv:1604.06174) with a layer a segment.
+Each micro-batch goes up and down before the next one. Of a layer only the input is kept, and where
+memory has room the results of its products; downwards it is computed again from that and
+differentiated: gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) with a layer a segment.
 """
 
 # T tokens of a micro-batch, E hidden
@@ -10,18 +10,29 @@ arXiv:1604.06174) with a layer a segment.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.models.registry import block_class
 from edgellm.training.full.arithmetic import rows_summed
 from edgellm.training.full.head import head_loss
-from edgellm.training.full.layer import through_layer
+from edgellm.training.full.layer import LearnedLayers, Results
 from edgellm.training.full.weights import EMBEDDING, HEAD, NORM
 from edgellm.training.gradients import StepGradients
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
+from edgellm.training.operations.kernel_products import KernelProducts
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A layer's visit upwards, as it is kept: its input (1, T, E), and results."""
+
+    hidden: mx.array
+    results: Results | None
 
 
 class LearnedModel:
@@ -29,10 +40,17 @@ class LearnedModel:
 
     Args:
         config: of the model.
+        kernels: compute; None where MLX and NumPy do.
+        keeps_results: whether the results of products stay in memory from a layer's visit upwards
+            to that downwards, which then computes little again.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        self._config = config
+    def __init__(
+        self, config: ModelConfig, kernels: KernelEngine | None, *, keeps_results: bool
+    ) -> None:
+        self._config, self._keeps_results = config, keeps_results
+        self._layers = LearnedLayers(config, kernels)
+        self._products = KernelProducts(kernels)
         self._block = block_class(config)
         self._scale = self._block.embedding_scale(config)
 
@@ -53,34 +71,37 @@ class LearnedModel:
         """Return the loss summed over asked tokens, and how many they are."""
         total = 0.0
         for batch in batches:
-            hidden = self._upwards(batch, numbers)[-1]
+            hidden = self._upwards(batch, numbers)
             total += self._head(hidden, batch, numbers[-1], differentiate=False)[0]
         return total, sum(len(batch.asked_rows) for batch in batches)
 
     def _upwards(
-        self, batch: MicroBatch, numbers: Sequence[Change], kept: int = 1
-    ) -> list[mx.array]:
-        """Return the last ``kept`` of the states (1, T, E) before and after each layer."""
-        states = [self._scale * numbers[-1][EMBEDDING][batch.ids]]
+        self, batch: MicroBatch, numbers: Sequence[Change], visits: list[_Visit] | None = None
+    ) -> mx.array:
+        """Return the states (1, T, E) after all layers, and note each layer's visit."""
+        hidden = self._scale * numbers[-1][EMBEDDING][batch.ids]
         for index in range(self._config.num_hidden_layers):
-            states.append(
-                through_layer(self._config, index, numbers[index], states[-1], batch.lengths)
+            results: Results | None = {} if self._keeps_results and visits is not None else None
+            if visits is not None:
+                visits.append(_Visit(hidden, results))
+            hidden = self._layers.through(
+                index, numbers[index], hidden, batch.lengths, results=results
             )
-            mx.eval(states[-1])
-            del states[:-kept]
-        return states
+            mx.eval(hidden)
+        return hidden
 
     def _there_and_back(
         self, batch: MicroBatch, numbers: Sequence[Change], sums: Sequence[Change]
     ) -> float:
         """Return a micro-batch's loss, and add its derivatives to ``sums``."""
-        *inputs, hidden = self._upwards(batch, numbers, kept=len(numbers))
+        visits: list[_Visit] = []
+        hidden = self._upwards(batch, numbers, visits)
         loss, gradient, by_outer = self._head(hidden, batch, numbers[-1])
         del hidden
         _add(sums[-1], by_outer)
         for index in reversed(range(self._config.num_hidden_layers)):
             gradient, by_layer = self._downwards(
-                index, inputs.pop(), gradient, numbers[index], batch
+                index, visits.pop(), gradient, numbers[index], batch
             )
             _add(sums[index], by_layer)
         rows = self._scale * gradient[0]
@@ -88,15 +109,16 @@ class LearnedModel:
         return loss
 
     def _downwards(
-        self, index: int, hidden: mx.array, gradient: mx.array, tensors: Change, batch: MicroBatch
+        self, index: int, visit: _Visit, gradient: mx.array, tensors: Change, batch: MicroBatch
     ) -> tuple[mx.array, Change]:
         """Return derivatives by a layer's input (1, T, E) and by its numbers."""
 
         def through(state: mx.array, *arrays: mx.array) -> list[mx.array]:
             own = dict(zip(tensors, arrays, strict=True))
-            return [through_layer(self._config, index, own, state, batch.lengths)]
+            return [self._layers.through(index, own, state, batch.lengths, results=visit.results)]
 
-        _, (by_hidden, *by_numbers) = mx.vjp(through, [hidden, *tensors.values()], [gradient])
+        inputs = [visit.hidden, *tensors.values()]
+        _, (by_hidden, *by_numbers) = mx.vjp(through, inputs, [gradient])
         mx.eval(by_hidden, by_numbers)
         return by_hidden, dict(zip(tensors, by_numbers, strict=True))
 
@@ -115,6 +137,7 @@ class LearnedModel:
             normed(chosen, outer[NORM])[0],
             outer[name],
             batch.targets[rows],
+            products=self._products,
             cap=self._config.final_logit_softcapping,
             differentiate=differentiate,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.training.full.model_folder import LearnedFolder
 from edgellm.training.full.passes import LearnedModel
 from edgellm.training.full.weights import read_numbers
@@ -24,14 +25,22 @@ class FullLearner:
     Args:
         checkpoint: the model as it begins, unquantized.
         micro_tokens: that go through the model together.
+        keeps_results: whether results of products stay in memory until they are differentiated.
+        kernels: compute; None where MLX and NumPy do.
         dtype: of the numbers as they are written; None: the model's own.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, micro_tokens: int, dtype: str | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        micro_tokens: int,
+        keeps_results: bool = False,
+        kernels: KernelEngine | None = None,
+        dtype: str | None = None,
     ) -> None:
         self._checkpoint, self._micro_tokens = checkpoint, micro_tokens
-        self._model = LearnedModel(checkpoint.config)
+        self._model = LearnedModel(checkpoint.config, kernels, keeps_results=keeps_results)
         self._folder = LearnedFolder(checkpoint, dtype)
         self._cache_limit: int = mx.set_cache_limit(CACHE_BYTES)
 

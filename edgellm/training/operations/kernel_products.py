@@ -52,7 +52,14 @@ class KernelProducts:
         if engine is None or min(right.shape) < turned_square(engine.isa.lanes):
             by_numpy: Floats = left.T @ right
             return by_numpy
-        return self.times(left.T, self._turned(engine, np.ascontiguousarray(right)))
+        return self.times(left.T, self.turned(right))
+
+    def turned(self, rows: Floats) -> Floats:
+        """Return (Q, T) of (T, Q), one row after the other in memory."""
+        engine = self._engine
+        if engine is None or min(rows.shape) < turned_square(engine.isa.lanes):
+            return np.ascontiguousarray(rows.T)
+        return self._turned(engine, np.ascontiguousarray(rows))
 
     def _multiply(self, x: Floats, matrix: Matrix, product: Floats) -> None:
         engine = self._engine

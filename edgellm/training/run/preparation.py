@@ -16,6 +16,7 @@ from edgellm.device import machine
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.models.arithmetic import engine_for
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.pair_rendering import pairs_in, render_pairs
@@ -111,7 +112,11 @@ def _of_sequences(
         state = _state(request, facts, len(number_shapes(checkpoint.config)), data.sequences)
         meanwhile(held_out.sequences or data.sequences, tokenizer)
         learner: Learner[TrainingSequence] = FullLearner(
-            checkpoint, micro_tokens=full.micro_tokens, dtype=request.dtype
+            checkpoint,
+            micro_tokens=full.micro_tokens,
+            keeps_results=full.results > 0,
+            kernels=engine_for(request.load),
+            dtype=request.dtype,
         )
     else:
         adapted = _planned(request, checkpoint, items)

@@ -14,10 +14,15 @@ def test_smaller_micro_batches_take_less():
     whole = plan_full(CONFIG, 1 << 40, micro_tokens=4096, longest=64)
     assert whole.micro_tokens == 4096
     assert whole.numbers == 16 * whole.count
+    assert whole.results
     less = plan_full(CONFIG, whole.total - 1, micro_tokens=4096, longest=64)
-    assert less.micro_tokens == 2048
+    assert (less.micro_tokens, less.results > 0) == (2048, True)
     assert less.total < whole.total
     assert less.total == sum(less.parts.values())
+    smallest = plan_full(CONFIG, 1 << 40, micro_tokens=64, longest=64)
+    least = plan_full(CONFIG, smallest.total - 1, micro_tokens=4096, longest=64)
+    assert least.results == 0, "with no room for results, layers compute them again"
+    assert least.total < smallest.total
 
 
 def test_too_little_memory_names_the_adapter():

@@ -9,6 +9,8 @@ from support.tiny_families import GEMMA2
 from support.training import sequences
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.models.arithmetic import engine_for
+from edgellm.settings import LoadSettings
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.optimizer import AdamW, RateSettings
 
@@ -30,8 +32,14 @@ def folders(tmp_path_factory):
     }
 
 
-def learner(folder, micro_tokens=1000):
-    return FullLearner(read_checkpoint(folder), micro_tokens=micro_tokens)
+def learner(folder, micro_tokens=1000, keeps_results=False):
+    kernels = engine_for(LoadSettings(activations="float"))
+    return FullLearner(
+        read_checkpoint(folder),
+        micro_tokens=micro_tokens,
+        keeps_results=keeps_results,
+        kernels=kernels,
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -80,6 +88,31 @@ def test_no_result_depends_on_how_a_step_is_cut(folders):
     cut.close()
 
 
+@pytest.mark.parametrize("family", ["biases", "qwen3"])
+def test_results_that_are_kept_change_no_bit(folders, family):
+    plain, keeping = learner(folders[family]), learner(folders[family], keeps_results=True)
+    numbers = plain.initial()
+    one, other = (model.gradients(sequences(), numbers, 0) for model in (plain, keeping))
+    assert one.loss == other.loss
+    for part, same in zip(one.by_changes, other.by_changes, strict=True):
+        assert all(mx.array_equal(array, same[name]) for name, array in part.items())
+    plain.close()
+    keeping.close()
+
+
+def test_without_kernels_the_same_is_computed(folders):
+    checkpoint = read_checkpoint(folders["tied"])
+    by_numpy, by_kernels = FullLearner(checkpoint, micro_tokens=100), learner(folders["tied"])
+    numbers = by_numpy.initial()
+    one, other = (model.gradients(sequences(), numbers, 0) for model in (by_numpy, by_kernels))
+    assert one.loss == pytest.approx(other.loss, abs=1e-6)
+    for part, same in zip(one.by_changes, other.by_changes, strict=True):
+        for name, array in part.items():
+            assert mx.allclose(array, same[name], rtol=1e-3, atol=1e-5), name
+    by_numpy.close()
+    by_kernels.close()
+
+
 def test_norms_and_biases_do_not_decay(folders):
     numbers = learner(folders["biases"]).initial()
     before = [dict(part) for part in numbers]
@@ -106,7 +139,7 @@ def test_five_steps_are_those_of_torch(folders, family):
         [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=1e-3
     )
     ours = AdamW(RateSettings(decay=0.1))
-    model = learner(folder, micro_tokens=20)
+    model = learner(folder, micro_tokens=20, keeps_results=True)
     numbers = model.initial()
     asked = sequences()
     for step in range(5):
