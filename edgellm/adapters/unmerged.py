@@ -99,8 +99,15 @@ class UnmergedAdapter:
         return added
 
 
-def open_unmerged(path: str | Path, checkpoint: Checkpoint) -> UnmergedAdapter:
+def open_unmerged(
+    path: str | Path, checkpoint: Checkpoint, *, magnitudes: bool = False
+) -> UnmergedAdapter:
     """Read an adapter's folder, without the values, and check that it fits a model.
+
+    Args:
+        path: of the folder.
+        checkpoint: the model.
+        magnitudes: whether it may be a DoRA.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -110,7 +117,7 @@ def open_unmerged(path: str | Path, checkpoint: Checkpoint) -> UnmergedAdapter:
     """
     path = given_path(path)
     adapter = _in_our_words(read_adapter(path), checkpoint)
-    _require_additions(path, adapter)
+    _require_additions(path, adapter, magnitudes=magnitudes)
     shapes = {
         name.removesuffix(".weight"): shape
         for name, shape in checkpoint.config.tensor_shapes().items()
@@ -148,12 +155,14 @@ def _in_our_words(adapter: Adapter, checkpoint: Checkpoint) -> Adapter:
     return in_our_words(adapter, spelled(folder.config, shapes))
 
 
-def _require_additions(path: Path, adapter: Adapter) -> None:
+def _require_additions(path: Path, adapter: Adapter, *, magnitudes: bool) -> None:
     """Raise UnsupportedModelError where an adapter does more than add to layers' products."""
     outer = [name for name in adapter.changes if not LAYER_NAME.match(name)]
     refused = {
         "is a DoRA, which also changes the lengths of rows": [
-            name for name, change in adapter.changes.items() if change.magnitude is not None
+            name
+            for name, change in adapter.changes.items()
+            if change.magnitude is not None and not magnitudes
         ],
         "brings tensors of its own": list(adapter.replacements),
         "brings tokens' rows of its own": list(adapter.token_rows),

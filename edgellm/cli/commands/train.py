@@ -81,6 +81,7 @@ def train(
         resume=training.resume,
         form=choice("format", training.form, ("peft", "mlx-lm")),
         dtype=training.written_dtype(),
+        start=training.start(),
         answers=training.answers,
     )
     with open_run(request, _asker(load, training)) as run:
@@ -102,7 +103,7 @@ def train(
     named = f"{model} --adapter {out}"
     if settings.method == "full":
         named = str(out)
-    if settings.lora.dora:  # whose rows' lengths cannot be added beside the weights
+    if run.settings.lora.dora:  # whose rows' lengths cannot be added beside the weights
         say(f"next: edgellm convert {model} MERGED --adapter {out} --bits 16")
     else:
         say(f"next: edgellm {command} {named}")

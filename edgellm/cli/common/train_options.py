@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgellm.training.data.conversations import Template
     from edgellm.training.low_rank import LoraSettings
     from edgellm.training.run.settings import Method, TrainSettings
+    from edgellm.training.start_adapter import Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +28,11 @@ class TrainOptions:
     stage: str = "sft"
     full: bool = False
     beta: float = 0.1
-    rank: int = 16
-    alpha: float = 32.0
+    start_from: Path | None = None
+    rank: int | None = None
+    alpha: float | None = None
     dropout: float | None = None
-    on: str = "q,v"
+    on: str | None = None
     layers: int | None = None
     rslora: bool = False
     dora: bool = False
@@ -61,15 +63,28 @@ class TrainOptions:
         dropout = self.dropout
         if dropout is None:
             dropout = 0.0 if self.stage == "dpo" else LoraSettings().dropout
+        usual = LoraSettings()
         return LoraSettings(
-            rank=self.rank,
-            alpha=self.alpha,
+            rank=usual.rank if self.rank is None else self.rank,
+            alpha=usual.alpha if self.alpha is None else self.alpha,
             dropout=dropout,
-            targets=targets_named(self.on),
+            targets=usual.targets if self.on is None else targets_named(self.on),
             layers=self.layers,
             rslora=self.rslora,
             dora=self.dora,
         )
+
+    def start(self) -> Start | None:
+        """Return the adapter that a run begins with, if any."""
+        from edgellm.training.start_adapter import Start
+
+        if self.start_from is None:
+            return None
+        given = {"rank": self.rank, "alpha": self.alpha, "targets": self.on, "layers": self.layers}
+        switches = {"rslora": self.rslora, "dora": self.dora}
+        names = [name for name, value in given.items() if value is not None]
+        names += [name for name, is_on in switches.items() if is_on]
+        return Start(self.start_from, frozenset(names))
 
     def template_named(self) -> Template | None:
         """Return how records are written; None: as the model does. Raises ConfigError."""
@@ -153,9 +168,21 @@ TRAIN_OPTIONS = SettingsOptions(
                 help="Of dpo: the smaller, the farther from the model as it was.",
             ),
         ],
-        "rank": Annotated[int, Option(metavar="N", min=1, max=1024, help="Rank of each change.")],
+        "start_from": Annotated[
+            Path | None,
+            Option(
+                metavar="ADAPTER",
+                help="Begin with an adapter's numbers (PEFT, mlx-lm), ranks, scales and matrices.",
+                rich_help_panel=headings.MODEL,
+            ),
+        ],
+        "rank": Annotated[
+            int | None,
+            Option(metavar="N", min=1, max=1024, help="Rank of each change; default: 16."),
+        ],
         "alpha": Annotated[
-            float, Option(metavar="X", min=0, help="A change is scaled by alpha / rank.")
+            float | None,
+            Option(metavar="X", min=0, help="A change is scaled by alpha / rank; default: 32."),
         ],
         "dropout": Annotated[
             float | None,
@@ -167,11 +194,11 @@ TRAIN_OPTIONS = SettingsOptions(
             ),
         ],
         "on": Annotated[
-            str,
+            str | None,
             Option(
                 metavar="NAME,...",
                 help="The matrices that are changed: q, k, v, o, gate, up, down, attention, mlp, "
-                "all.",
+                "all; default: q,v.",
             ),
         ],
         "layers": Annotated[

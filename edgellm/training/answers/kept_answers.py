@@ -51,9 +51,13 @@ class KeptAnswers:
         self.shown: list[ShownAnswer] = []
 
     def before(
-        self, sequences: Sequence[TrainingSequence], tokenizer: Tokenizer, model: str
+        self,
+        sequences: Sequence[TrainingSequence],
+        tokenizer: Tokenizer,
+        model: str,
+        adapter: Path | None = None,
     ) -> None:
-        """Choose questions of sequences and let a model answer them, which has learned nothing."""
+        """Choose questions of sequences and let a model answer them, as the run begins with it."""
         if self._ask is None or not self._count:
             return
         self._questions = choose_questions(sequences, tokenizer, count=self._count, seed=self._seed)
@@ -63,7 +67,7 @@ class KeptAnswers:
         if [one.prompt for one in kept] == [one.prompt for one in self._questions]:
             self.shown = kept
             return
-        answers = self._answers(model, None)
+        answers = self._answers(model, adapter)
         if answers is not None:
             self.shown = [
                 ShownAnswer(one.prompt, one.expected, answer)

@@ -10,6 +10,7 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.training.adapter_folder import AdapterFormat, write_adapter
 from edgellm.training.learners.dropout import Dropout
 from edgellm.training.low_rank import Change, LoraSettings, initial_changes
+from edgellm.training.start_adapter import StartAdapter
 from edgellm.training.trained_model import OpenModel
 
 
@@ -24,6 +25,7 @@ class AdaptedModel:
         seed: of the first numbers and of dropout.
         base: the model's name, for those who open the adapter.
         form: of the adapter's folder.
+        start: the adapter that training begins with; None: with one that changes nothing.
     """
 
     def __init__(
@@ -36,15 +38,23 @@ class AdaptedModel:
         seed: int,
         base: str = "",
         form: AdapterFormat = "peft",
+        start: StartAdapter | None = None,
     ) -> None:
         self._opened, self._model = opened, opened.model
         self._config, self._lora = config, lora
         self._micro_tokens, self._seed = micro_tokens, seed
-        self._base, self._form = base, form
+        self._base, self._form, self._start = base, form, start
         self._dropout = Dropout(config, lora, seed)
 
     def initial(self) -> list[Change]:
-        """Return the numbers as training begins: they change nothing. Raises ReadError."""
+        """Return the numbers as training begins.
+
+        Raises:
+            FormatError: a number of the start is infinite or not a number.
+            ReadError: a file cannot be read.
+        """
+        if self._start is not None:
+            return self._start.numbers()
         changes = initial_changes(self._config, self._lora, self._seed)
         if self._lora.dora:
             for change, lengths in zip(changes, self._opened.row_lengths(), strict=True):

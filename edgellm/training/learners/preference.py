@@ -2,7 +2,7 @@
 
 Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290): the chosen answer is to
 become more likely than the rejected one, measured from a reference, which is the same model without
-what is learned.
+what is learned: plain, or with the adapter that training begins with.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class PreferenceLearner(AdaptedModel):
         super().__init__(*args, **rest)
         self._beta = beta
         self._reference: list[Change] = [{} for _ in range(self._model.count)]
+        if self._start is not None:  # as TRL has it: the adapter as it was
+            self._reference = self._start.numbers()
 
     def gradients(
         self, items: Sequence[PreferencePair], numbers: Sequence[Change], step: int

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
-from edgellm.checkpoint.folder import ADAPTER_CONFIG, CONFIG
-from edgellm.device import machine
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
@@ -31,9 +28,11 @@ from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.learners.preference import PreferenceLearner
 from edgellm.training.micro_batch import PreferencePair, TrainingSequence
+from edgellm.training.run.going_on import facts_of, state_of
 from edgellm.training.run.memory import TrainingMemory, plan_training
 from edgellm.training.run.request import TrainRequest
-from edgellm.training.run.saved_state import FILE, SavedState, read_state, saved_day
+from edgellm.training.run.saved_state import SavedState, saved_day
+from edgellm.training.start_adapter import StartAdapter, open_start
 from edgellm.training.trained_model import OpenModel
 
 Item = TypeVar("Item", bound=TrainingItem)
@@ -44,6 +43,7 @@ class Preparation(Generic[Item]):
     """A run that can begin.
 
     Attributes:
+        request: what is asked for, with the settings that follow from a start.
         template: that the records are written in.
         data: what became of the records.
         items: that are learned.
@@ -55,6 +55,7 @@ class Preparation(Generic[Item]):
         learner: of the open model.
     """
 
+    request: TrainRequest
     template: Template
     data: Rendered
     items: Sequence[Item]
@@ -66,8 +67,27 @@ class Preparation(Generic[Item]):
     learner: Learner[Item]
 
 
-Meanwhile = Callable[[Sequence[TrainingSequence], Tokenizer], None]
+Meanwhile = Callable[[Sequence[TrainingSequence], Tokenizer, TrainRequest], None]
 """Is called with sequences (those that are not learned, if there are such) before a model opens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request with the model that it names, and all else that a run is prepared from.
+
+    Attributes:
+        request: what is asked for, with the settings that follow from a start.
+        checkpoint: the model.
+        tokenizer: its own.
+        start: the adapter that the run begins with, if any.
+        meanwhile: as ``prepare`` has it.
+    """
+
+    request: TrainRequest
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    start: StartAdapter | None
+    meanwhile: Meanwhile
 
 
 def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Preparation[Any]:
@@ -90,27 +110,43 @@ def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Pr
     )
     day = saved_day(request.folder) if request.resume else date.today().isoformat()
     tokenizer.today = day  # templates that write it would make other data of the same file tomorrow
+    start = None
+    if request.start is not None:
+        if request.settings.method == "full":
+            raise ConfigError(
+                "--full learns the model's own numbers, and begins with no adapter",
+                hint="merge it first: edgellm convert MODEL DEST --adapter FOLDER --bits 16",
+            )
+        start = open_start(request.start, checkpoint, request.settings.lora)
+        settings = replace(request.settings, lora=start.lora)
+        request = replace(request, settings=settings)
+    asked = _Asked(request, checkpoint, tokenizer, start, meanwhile)
     if request.settings.stage == "dpo":
-        return _of_pairs(request, checkpoint, tokenizer, meanwhile)
-    return _of_sequences(request, checkpoint, tokenizer, meanwhile)
+        return _of_pairs(asked)
+    return _of_sequences(asked)
 
 
-def _of_sequences(
-    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer, meanwhile: Meanwhile
-) -> Preparation[TrainingSequence]:
+def _of_sequences(asked: _Asked) -> Preparation[TrainingSequence]:
     """Return a run over sequences, whose next tokens are learned."""
+    request, checkpoint, tokenizer = asked.request, asked.checkpoint, asked.tokenizer
     template = request.template or _template_of(tokenizer)
     data = _rendered(request, request.data, tokenizer, template)
     held_out = Rendered()
     if request.valid is not None:
         held_out = _rendered(request, request.valid, tokenizer, template)
-    facts = _facts(request, fingerprint(checkpoint), data, tokenizer.today)
+    facts = facts_of(
+        request,
+        fingerprint(checkpoint),
+        data,
+        day=tokenizer.today,
+        start=None if asked.start is None else asked.start.opened.fingerprint(),
+    )
     items = [*data.sequences, *held_out.sequences]
     if request.settings.method == "full":
         full = _planned_whole(request, checkpoint, items)
         memory: FullMemory | TrainingMemory = full
-        state = _state(request, facts, len(number_shapes(checkpoint.config)), data.sequences)
-        meanwhile(held_out.sequences or data.sequences, tokenizer)
+        state = state_of(request, facts, len(number_shapes(checkpoint.config)), data.sequences)
+        asked.meanwhile(held_out.sequences or data.sequences, tokenizer, request)
         learner: Learner[TrainingSequence] = FullLearner(
             checkpoint,
             micro_tokens=full.micro_tokens,
@@ -121,10 +157,11 @@ def _of_sequences(
     else:
         adapted = _planned(request, checkpoint, items)
         memory = adapted
-        state = _state(request, facts, checkpoint.config.num_hidden_layers, data.sequences)
-        meanwhile(held_out.sequences or data.sequences, tokenizer)
-        learner = AdapterLearner(**_of_adapter(request, checkpoint, adapted))
+        state = state_of(request, facts, checkpoint.config.num_hidden_layers, data.sequences)
+        asked.meanwhile(held_out.sequences or data.sequences, tokenizer, request)
+        learner = AdapterLearner(**_of_adapter(asked, adapted))
     return Preparation(
+        request=request,
         template=template,
         data=data,
         items=data.sequences,
@@ -137,10 +174,9 @@ def _of_sequences(
     )
 
 
-def _of_pairs(
-    request: TrainRequest, checkpoint: Checkpoint, tokenizer: Tokenizer, meanwhile: Meanwhile
-) -> Preparation[PreferencePair]:
+def _of_pairs(asked: _Asked) -> Preparation[PreferencePair]:
     """Return a run over pairs: that one answer is better than another is learned."""
+    request, checkpoint, tokenizer = asked.request, asked.checkpoint, asked.tokenizer
     template = request.template or _template_of(tokenizer)
     data = _rendered_pairs(request, request.data, tokenizer, template)
     held_out = Rendered()
@@ -154,10 +190,17 @@ def _of_pairs(
         longest=max(one.length for one in [*data.sequences, *held_out.sequences]),
         reference=True,
     )
-    facts = _facts(request, fingerprint(checkpoint), data, tokenizer.today)
-    state = _state(request, facts, checkpoint.config.num_hidden_layers, pairs)
-    meanwhile([pair.chosen for pair in valid or pairs], tokenizer)
+    facts = facts_of(
+        request,
+        fingerprint(checkpoint),
+        data,
+        day=tokenizer.today,
+        start=None if asked.start is None else asked.start.opened.fingerprint(),
+    )
+    state = state_of(request, facts, checkpoint.config.num_hidden_layers, pairs)
+    asked.meanwhile([pair.chosen for pair in valid or pairs], tokenizer, request)
     return Preparation(
+        request=request,
         template=template,
         data=data,
         items=pairs,
@@ -165,9 +208,7 @@ def _of_pairs(
         memory=memory,
         facts=facts,
         state=state,
-        learner=PreferenceLearner(
-            **_of_adapter(request, checkpoint, memory), beta=request.settings.beta
-        ),
+        learner=PreferenceLearner(**_of_adapter(asked, memory), beta=request.settings.beta),
     )
 
 
@@ -212,10 +253,9 @@ def _planned_whole(
     )
 
 
-def _of_adapter(
-    request: TrainRequest, checkpoint: Checkpoint, memory: TrainingMemory
-) -> dict[str, Any]:
+def _of_adapter(asked: _Asked, memory: TrainingMemory) -> dict[str, Any]:
     """Return what a learner of an adapter is made of, by name; the model is opened."""
+    request, checkpoint = asked.request, asked.checkpoint
     lora = request.settings.lora
     return {
         "opened": OpenModel(checkpoint, lora, memory.in_memory, request.load),
@@ -225,64 +265,7 @@ def _of_adapter(
         "seed": request.settings.seed,
         "base": request.model,
         "form": request.form,
-    }
-
-
-def _state(
-    request: TrainRequest, facts: Mapping[str, Any], parts: int, items: Sequence[TrainingItem]
-) -> SavedState | None:
-    """Return where a run goes on, None where one begins; its folder must be free then.
-
-    Args:
-        request: of the run.
-        facts: of the run.
-        parts: of the numbers: layers, for example.
-        items: that are learned.
-    """
-    if request.resume:
-        state = read_state(request.folder, facts, parts)
-        steps = request.settings.steps_of(len(items))
-        if state.step > steps:
-            raise ConfigError(
-                f"the run in {request.folder} has taken {state.step} steps, and was asked for "
-                f"{steps}",
-                hint="give more --epochs or --steps, or begin anew in another folder",
-            )
-        return state
-    if (request.folder / FILE).exists():
-        raise ConfigError(
-            f"{request.folder} holds a training run already",
-            hint="go on with it: --resume; or name another folder",
-        )
-    for name, held in ((ADAPTER_CONFIG, "an adapter"), (CONFIG, "a model")):
-        if (request.folder / name).exists():
-            raise ConfigError(f"{request.folder} holds {held} already", hint="name another folder")
-    return None
-
-
-def _facts(request: TrainRequest, model: str, data: Rendered, day: str | None) -> Mapping[str, Any]:
-    """Return what a run must have in common with one that goes on from it.
-
-    Args:
-        request: of the run.
-        model: digest of the model.
-        data: what is learned.
-        day: that templates write.
-    """
-    digest = hashlib.sha256()
-    for sequence in data.sequences:
-        digest.update(repr((sequence.tokens, sequence.targets)).encode())
-    settings = request.settings.by_option()
-    # how a step is cut and how often it is saved change no number
-    for name in ("micro_tokens", "save_every"):
-        del settings[name]
-    return {
-        "model": model,
-        "data": digest.hexdigest(),
-        "activations": request.load.activations,
-        "chip": machine.chip_name(),
-        "day": day,
-        **settings,
+        "start": asked.start,
     }
 
 

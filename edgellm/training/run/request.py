@@ -9,6 +9,7 @@ from edgellm.settings import LoadSettings
 from edgellm.training.adapter_folder import AdapterFormat
 from edgellm.training.data.conversations import Template
 from edgellm.training.run.settings import TrainSettings
+from edgellm.training.start_adapter import Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class TrainRequest:
         resume: go on with the run in ``folder``.
         form: of the adapter.
         dtype: of the numbers of a model that is learned whole; None: its own.
+        start: the adapter that a run begins with; None: it begins anew.
         answers: questions of the data that are answered before and after.
     """
 
@@ -41,4 +43,5 @@ class TrainRequest:
     resume: bool = False
     form: AdapterFormat = "peft"
     dtype: str | None = None
+    start: Start | None = None
     answers: int = 0

@@ -25,6 +25,7 @@ OWN = ("epochs", "steps", "day")
 
 OTHERS: Mapping[str, str] = {
     "model": "was of another model",
+    "start": "began with another adapter, or with none",
     "data": "was of other data, or of data that were written in another way",
 }
 """Facts that nobody knows by their value, and what is said where they differ."""

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from edgellm.device.held_signals import signals_held
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
+from edgellm.tokenizer import Tokenizer
 from edgellm.training.answers.kept_answers import Ask, KeptAnswers
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.rendering import Rendered
 from edgellm.training.full.memory import FullMemory
 from edgellm.training.low_rank import count_numbers
+from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.page.step_log import StepLog
 from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.page_facts import PAGE, page_facts
 from edgellm.training.run.preparation import Preparation, prepare
 from edgellm.training.run.request import TrainRequest
+from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.trainer import MeanLoss, StepReport, Trainer
 
 __all__ = ["EpochReport", "StepReport", "TrainRequest", "TrainingRun", "open_run"]
@@ -77,7 +79,8 @@ class TrainingRun:
             seed=request.settings.seed,
             resume=request.resume,
         )
-        prepared = prepare(request, partial(self.answers.before, model=request.model))
+        prepared = prepare(request, self._ask_before)
+        self._request = request = prepared.request
         self.template: Template = prepared.template
         self.data: Rendered = prepared.data
         self.memory: TrainingMemory | FullMemory = prepared.memory
@@ -91,6 +94,11 @@ class TrainingRun:
         self._log = StepLog(request.folder, self.trainer.step)
         self._learned = count_numbers(self.trainer.numbers)
         self._is_open = True
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How it goes, as it follows from what was asked for."""
+        return self._request.settings
 
     def run(self) -> Iterator[StepReport | EpochReport]:
         """Yield steps and epochs as they end; each save is whole before the next step.
@@ -149,6 +157,14 @@ class TrainingRun:
         if self._is_open:
             self._learner.close()
         self._is_open = False
+
+    def _ask_before(
+        self, sequences: Sequence[TrainingSequence], tokenizer: Tokenizer, request: TrainRequest
+    ) -> None:
+        if request.settings.lora.dora:
+            return  # it does not run beside the weights
+        start = None if request.start is None else request.start.folder
+        self.answers.before(sequences, tokenizer, request.model, start)
 
     def _save_page(self) -> None:
         self.answers.save()

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import math
 import os
 import shutil
 import signal
@@ -292,3 +293,29 @@ def test_a_dora_goes_on_and_is_merged_next(folder, data, tmp_path, capsys):
     assert main([*command, "--epochs", "2", "--resume"]) == 0
     merged = tmp_path / "merged"
     assert main(["convert", str(folder), str(merged), "--adapter", str(out), "--bits", "16"]) == 0
+
+
+def test_runs_begin_with_adapters_of_others(folder, data, tmp_path, capsys):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    common = ["--batch", "5", "--epochs", "1", "--rate", "1e-2", "--warmup", "0", "--json"]
+    common += ["--answers", "0"]
+    learn = ["--rank", "3", "--alpha", "5", "--on", "q,o", "--layers", "2", "--dropout", "0"]
+    command = ["train", str(folder), str(data)]
+    assert main([*command, str(first), *learn, *common, "--valid", str(data)]) == 0
+    [before, after] = json.loads(capsys.readouterr().out)["epochs"]
+    start = ["--start-from", str(first)]
+    assert main([*command, str(second), *start, *common, "--valid", str(data)]) == 0
+    [begun, _] = json.loads(capsys.readouterr().out)["epochs"]
+    assert before["valid"] > begun["valid"] == pytest.approx(after["valid"], abs=1e-6)
+    config = json.loads((second / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["layers_to_transform"]) == (3, 5, [2, 3])
+    assert main([*command, str(third), *start, *common, "--rank", "8"]) == 2
+    assert "--rank is 8, and the adapter" in capsys.readouterr().err
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": "Say dog.", "chosen": "dog", "rejected": "cat"}))
+    prefer = ["train", str(folder), str(pairs), str(third), "--stage", "dpo", *common]
+    assert main([*prefer, *start, "--valid", str(pairs)]) == 0
+    [begun, _] = json.loads(capsys.readouterr().out)["epochs"]
+    assert begun["valid"] == pytest.approx(math.log(2), abs=1e-6), "the start is the reference"
+    assert main([*prefer, "--start-from", str(second), "--resume", "--valid", str(pairs)]) == 2
+    assert "began with another adapter" in capsys.readouterr().err
