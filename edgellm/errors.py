@@ -14,6 +14,7 @@ EdgeLLMError                exit status 1, unless it says otherwise
 |-- ReadError               a file could not be read
 |-- ContextError            the prompt does not fit the context
 |-- QueueFullError          as many sequences wait as may
+|-- MachineError            another machine of a cluster is gone, or refused
 |-- NotFiniteError          a model's logits, or scores made of them, are not finite
 `-- ClosedError             the model was closed
 """
@@ -129,6 +130,14 @@ class ContextError(EdgeLLMError):
 
 class QueueFullError(EdgeLLMError):
     """An engine has as many waiting sequences as its ``max_queue`` allows."""
+
+
+class MachineError(EdgeLLMError):
+    """Another machine of a cluster cannot be reached, is gone, or refused; says which."""
+
+    usual_hint: ClassVar[str | None] = (
+        "see what it says itself, and start it again: edgellm cluster status HOSTS"
+    )
 
 
 class NotFiniteError(EdgeLLMError):

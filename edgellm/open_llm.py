@@ -81,6 +81,8 @@ def open_llm(
         progress: called with bytes read and bytes in all.
     """
     warn_of_large_budget(settings)
+    if settings.machines is not None:
+        return _open_cluster(checkpoint, tokenizer, settings, progress)
     plan = plan or plan_for(checkpoint, settings)
     if isinstance(checkpoint, MLXLMCheckpoint):
         return _open_whole(checkpoint, tokenizer, plan, progress)
@@ -112,6 +114,35 @@ def open_llm(
             reader,
             speculation=speculation,
             prompt_cache=prompt_cache,
+        )
+        on_failure.pop_all()
+    return llm
+
+
+def _open_cluster(
+    checkpoint: AnyCheckpoint,
+    tokenizer: Tokenizer,
+    settings: LoadSettings,
+    progress: LoadProgress | None,
+) -> LLM:
+    """Load a model on several machines."""
+    # most models are on one, and what joins machines takes time to import
+    from edgellm.distributed.cluster import open_cluster
+
+    with ExitStack() as on_failure:
+        opened = open_cluster(checkpoint, settings, progress=progress)
+        on_failure.callback(opened.reader.close)
+        on_failure.callback(opened.model.close)
+        with borrowed_stream():
+            speculation = make_speculation(opened.model, tokenizer, settings, opened.plan)
+        llm = LLM(
+            checkpoint,
+            tokenizer,
+            opened.model,
+            opened.plan,
+            opened.reader,
+            speculation=speculation,
+            caches=opened.caches,
         )
         on_failure.pop_all()
     return llm

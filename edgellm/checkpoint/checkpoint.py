@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Checkpoint:
     def output_matrix(self) -> TensorGroup:
         """The matrix that makes logits: ``lm_head``, or the embedding that serves as it."""
         return self.lm_head or self.embed_tokens
+
+    def with_layers(self, numbers: Sequence[int]) -> Checkpoint:
+        """Return the same model with some of its layers alone, in rising order."""
+        layers = tuple(self.layers[number] for number in numbers)
+        return replace(self, layers=layers, config=self.config.with_layers(numbers))
 
     @property
     def groups(self) -> list[TensorGroup]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,6 +173,16 @@ class ModelConfig(CommonConfig):
         if index in self.nope_layers:
             rotary = None
         return LayerConfig(window, rotary)
+
+    def with_layers(self, numbers: Sequence[int]) -> ModelConfig:
+        """Return the config of some of the layers, which are counted from 0 then."""
+        places = {number: place for place, number in enumerate(numbers)}
+        return replace(
+            self,
+            num_hidden_layers=len(numbers),
+            sliding_layers=frozenset(places[n] for n in self.sliding_layers if n in places),
+            nope_layers=frozenset(places[n] for n in self.nope_layers if n in places),
+        )
 
     @property
     def usual_context(self) -> int:

@@ -52,6 +52,10 @@ class EdgellmGroup(CommandGroup):
             "edgellm launch claude-code",
             target="edgellm.cli.server_commands.launch:launch",
         ),
+        "cluster": CommandEntry(
+            "Let several machines compute a model together.",
+            target="edgellm.cli.cluster_commands.cluster:app",
+        ),
         "list": CommandEntry(
             "List the models on this machine.",
             "edgellm list",

@@ -179,6 +179,27 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
     show_rows(rows, title=name)
 
 
+def show_cluster(plan: Mapping[str, Any]) -> None:
+    """Write what ``ClusterForecast.as_dict`` returns."""
+    rows = []
+    for machine in plan["machines"]:
+        layers, pinned = len(machine["layers"]), machine["pinned"]
+        text = f"{plural(layers, 'layer')}, {size(machine['total_bytes'])} of "
+        text += f"{size(machine['budget'])}; computes {rate(machine['weights_per_second'])}"
+        if machine["streamed_bytes"]:
+            text += f"; {pinned} in memory, {size(machine['streamed_bytes'])} read per token, "
+            text += f"at {rate(machine['disk_bytes_per_second'])}"
+        if machine["trip_seconds"]:
+            text += f"; {seconds(machine['trip_seconds'])} there and back"
+        rows.append((machine["name"], text))
+    rows += [
+        ("windows", f"{plan['windows']}, {seconds(plan['link_seconds'])} per token on the way"),
+        ("context", plural(plan["context"], "token")),
+        ("at most", speed(plan["tokens_per_second"])),
+    ]
+    show_rows(rows, title=plan["model"])
+
+
 def _weights_in_memory(plan: Mapping[str, Any], layers: str) -> list[Row]:
     if plan["resident"]:
         return [("in memory", f"all of them: {size(plan['pinned_bytes'] + plan['outer_bytes'])}")]

@@ -33,7 +33,7 @@ from edgellm.errors import NotFiniteError
 from edgellm.generation.not_finite import located
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
-from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.kv_cache.cache import Cache, TreeCache
 from edgellm.kv_cache.token_tree import moves, room
 from edgellm.models.layers import Span, always
 from edgellm.models.model import Model
@@ -388,8 +388,8 @@ def _known(previous: _Pass) -> mx.array:
     return previous.token
 
 
-def _kv_caches(caches: Sequence[Cache]) -> list[KVCache]:
+def _kv_caches(caches: Sequence[Cache]) -> list[TreeCache]:
     """Return the caches of a model whose layers take trees."""
-    found = [cache for cache in caches if isinstance(cache, KVCache)]
+    found = [cache for cache in caches if isinstance(cache, TreeCache)]
     assert len(found) == len(caches), "such layers have no other caches"
     return found

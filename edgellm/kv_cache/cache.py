@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import copy
 from itertools import count
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
 
@@ -89,6 +89,20 @@ class Cache(LayerCache, Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes held."""
+        ...
+
+
+@runtime_checkable
+class TreeCache(Cache, Protocol):
+    """A cache of layers that take trees of tokens."""
+
+    @property
+    def room(self) -> int:
+        """New tokens that there is storage for at once."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the token at one position to another."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from edgellm.checkpoint.buffer import DTYPES, PAGE
@@ -50,6 +50,17 @@ class MemoryEstimate:
     converted_bytes: int = 0
     adapter_bytes: int = 0
     draft: MemoryEstimate | None = None
+
+    def without_outer(self) -> MemoryEstimate:
+        """Return the needs of the layers alone, where the rest of the model is elsewhere."""
+        return replace(
+            self,
+            embedding_bytes=0,
+            embedding_row_bytes=0,
+            norm_bytes=0,
+            lm_head_bytes=0,
+            tied=False,
+        )
 
     @property
     def streams(self) -> bool:

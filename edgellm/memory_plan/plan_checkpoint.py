@@ -32,6 +32,7 @@ def plan_for(
     *,
     memory: Memory | None = None,
     speeds: Speeds | None = None,
+    layers_only: bool = False,
 ) -> Plan:
     """Return the plan that ``load`` follows.
 
@@ -40,12 +41,15 @@ def plan_for(
         settings: as for ``load``.
         memory: of another machine; None: of this one.
         speeds: for the plan's prediction.
+        layers_only: whether embedding and output matrix are elsewhere.
 
     Raises:
         MemoryBudgetError: the model cannot run inside the budget.
         ConfigError: a setting is out of range.
     """
     budget = budget_for(settings, memory)
+    if layers_only:
+        return _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds, layers_only=True)
     plan = _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds)
     if plan.resident or settings.kv_bits is not None or isinstance(checkpoint, MLXLMCheckpoint):
         return plan
@@ -82,10 +86,17 @@ def budget_for(settings: LoadSettings, memory: Memory | None = None) -> int:
 
 
 def _plan_as_set(
-    checkpoint: AnyCheckpoint, settings: LoadSettings, *, budget: int, speeds: Speeds | None
+    checkpoint: AnyCheckpoint,
+    settings: LoadSettings,
+    *,
+    budget: int,
+    speeds: Speeds | None,
+    layers_only: bool = False,
 ) -> Plan:
     """Return the plan with the KV cache's bits as they are set, or usual."""
     ring_buffers, estimate = _estimate(checkpoint, settings)
+    if layers_only:
+        estimate = estimate.without_outer()
     kv_bits = None
     if not isinstance(checkpoint, MLXLMCheckpoint):
         kv_bits = kv_format_for(checkpoint, settings).number_bits

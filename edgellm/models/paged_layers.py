@@ -142,14 +142,25 @@ class PagedLayers:
             ReadError: a layer cannot be read.
             ClosedError: the layers were closed.
         """
+        return self.run_window(states, spans, range(len(self._groups))[:depth], keep_going)
+
+    def run_window(
+        self, states: States, spans: StateSpans, window: range, keep_going: KeepGoing = always
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after some adjacent layers; the rest as in ``run``.
+
+        Windows of a pass come in their order, the first one from layer 0 on: the ring reads on
+        between them.
+        """
         if self._closed:
             raise ClosedError("the model was closed")
-        self._rewind()
+        if window.start == 0:
+            self._rewind()
         states = list(states)
         assert len(states) == len(spans), "each state has its sequences"
         computing: deque[tuple[_Load, list[mx.array]]] = deque()
         try:
-            for index in range(len(self._groups))[:depth]:
+            for index in window:
                 if not keep_going():
                     self._stop_half_way()
                     return []

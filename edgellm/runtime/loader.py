@@ -105,27 +105,9 @@ def load_model(
             assert plan.embedding_resident, "a tied output matrix is the resident embedding"
             lm_head = embedding
 
-        layers: Layers
-        if plan.resident:
-            blocks = [
-                make_block(checkpoint, arithmetic, index, buffer)
-                for index, buffer in enumerate(layer_buffers)
-            ]
-            for layer, change in zip(blocks, changes, strict=False):
-                layer.adapt(change)
-            layers = make_layers(blocks)
-        else:
-            layers = PagedLayers(
-                checkpoint.layers,
-                plan.pinned,
-                plan.ring_buffers,
-                reader,
-                partial(make_block, checkpoint, arithmetic),
-                configs=[checkpoint.config.layer(i) for i in range(len(checkpoint.layers))],
-                changes=changes,
-                launch_ahead=arithmetic.launch_ahead,
-                on_pinned=reads.count,
-            )
+        layers = _make_layers(
+            checkpoint, plan, arithmetic, layer_buffers, reads=reads, changes=changes
+        )
         on_failure.callback(layers.close)
         kernel_norm = RMSNormWeight(stored_norm, checkpoint.config.rms_norm_eps)
         head = make_head(arithmetic.kernels, lm_head, kernel_norm, norm)
@@ -144,6 +126,20 @@ def load_model(
     return model
 
 
+def load_layers(
+    checkpoint: Checkpoint, plan: Plan, reader: Reader, settings: LoadSettings
+) -> Layers:
+    """Return a model's layers without the rest of it; arguments and errors are as above."""
+    checkpoint = replace(checkpoint, config=config_for(checkpoint, settings))
+    arithmetic = arithmetic_of(checkpoint, settings)
+    reads = _Reads(reader, 0, None)
+    buffers = []
+    if plan.resident:
+        buffers = [reads.begin(layer) for layer in checkpoint.layers]
+    reads.finish()
+    return _make_layers(checkpoint, plan, arithmetic, buffers, reads=reads)
+
+
 def open_reader(checkpoint: Checkpoint, plan: Plan) -> DiskReader:
     """Return a reader of a model's files, as their disk is best read. Raises ReadError."""
     files = sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
@@ -154,7 +150,7 @@ class _Reads:
     """Reads that are under way together, and how far they are."""
 
     def __init__(self, reader: Reader, total: int, progress: LoadProgress | None) -> None:
-        self._reader = reader
+        self.reader = reader
         self._total = total
         self._progress = progress
         self._tickets: list[tuple[Ticket, int]] = []
@@ -163,7 +159,7 @@ class _Reads:
     def begin(self, group: TensorGroup) -> WeightBuffer:
         """Begin to read tensors into a buffer of their own."""
         buffer = WeightBuffer(group.layout.nbytes)
-        self._tickets.append((self._reader.submit(group.extents, buffer.memory), group.nbytes))
+        self._tickets.append((self.reader.submit(group.extents, buffer.memory), group.nbytes))
         return buffer
 
     def finish(self) -> None:
@@ -177,6 +173,37 @@ class _Reads:
         self._done += nbytes
         if self._progress is not None:
             self._progress(self._done, self._total)
+
+
+def _make_layers(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    arithmetic: Arithmetic,
+    buffers: Sequence[WeightBuffer],
+    *,
+    reads: _Reads,
+    changes: Sequence[LayerChange] = (),
+) -> Layers:
+    """Return the layers over ``buffers`` that hold them, or, of a paged model, over their own."""
+    if plan.resident:
+        blocks = [
+            make_block(checkpoint, arithmetic, index, buffer)
+            for index, buffer in enumerate(buffers)
+        ]
+        for layer, change in zip(blocks, changes, strict=False):
+            layer.adapt(change)
+        return make_layers(blocks)
+    return PagedLayers(
+        checkpoint.layers,
+        plan.pinned,
+        plan.ring_buffers,
+        reads.reader,
+        partial(make_block, checkpoint, arithmetic),
+        configs=[checkpoint.config.layer(i) for i in range(len(checkpoint.layers))],
+        changes=changes,
+        launch_ahead=arithmetic.launch_ahead,
+        on_pinned=reads.count,
+    )
 
 
 def _resident_bytes(checkpoint: Checkpoint, plan: Plan) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.kv_cache.path_cache import PathCache
+from edgellm.runtime.caches import LayerCaches
 from edgellm.scoring.trie import Ints, Trie
 from edgellm.scoring.workspace import Workspace
 
@@ -38,7 +39,8 @@ class Walk(Protocol):
 
 def walk_through(trie: Trie, context: EngineContext) -> Walk:
     """Return a trie's walk through a model: all branches in one cache where that can be."""
-    if context.model.whole:
+    # of a whole model, or where layers are on other machines
+    if not isinstance(context.caches, LayerCaches):
         return BranchWalk(trie)
     # windows keep all tokens then, since branches go back
     if trie.depth * context.kv_bytes(1) > context.plan.kv_budget:

@@ -41,6 +41,8 @@ class LoadSettings:
         draft: a smaller model with the same tokenizer that drafts tokens; None for none.
         adapter: the folder of a LoRA adapter, PEFT's or mlx-lm's, that runs beside the weights,
             which stay as they are; None for none.
+        machines: a file that names several machines, this one first, among which the layers are
+            divided; memory and threads are then this machine's. None: this machine alone.
     """
 
     memory: str | int | None = None
@@ -56,6 +58,7 @@ class LoadSettings:
     speculate: Literal["auto", "ngram", "off"] = "auto"
     draft: str | Path | None = None
     adapter: str | Path | None = None
+    machines: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -89,6 +92,8 @@ class LoadSettings:
             path_text("draft", self.draft, "a folder, a Hub id or a bundled name")
         if self.adapter is not None:
             path_text("adapter", self.adapter, "the folder of an adapter")
+        if self.machines is not None:
+            path_text("machines", self.machines, "a file that names machines")
         set_checked(self, checked)
         if self.draft is not None and self.speculate != "auto":
             raise ConfigError(
@@ -113,3 +118,4 @@ class LoadFields(TypedDict, total=False):
     speculate: Literal["auto", "ngram", "off"]
     draft: str | Path | None
     adapter: str | Path | None
+    machines: str | Path | None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgellm.runtime.forecast import TargetMachine
 
 PLAN_OPTIONS = options.LOAD_OPTIONS.only(
-    "memory", "context", "context_window", "kv_bits", "backend", "draft", "adapter"
+    "memory", "context", "context_window", "kv_bits", "backend", "draft", "adapter", "machines"
 )
 
 TRAINING = TRAIN_OPTIONS.only("full", "rank", "on", "layers", "batch", "max_tokens").under(
@@ -80,6 +80,20 @@ def plan(
     if sim_disk:
         target = replace(target, disk=parse_budget(sim_disk.removesuffix("/s")))
     checkpoint, downloaded = inspect_model(model)
+    if settings.machines is not None and not train:
+        if target != TargetMachine():
+            raise ConfigError(
+                "several machines are measured, not described",
+                hint="leave out --machines, or --sim-ram and --sim-disk",
+            )
+        from edgellm.distributed.forecast import forecast_cluster
+
+        cluster = {"model": model, **forecast_cluster(checkpoint, settings).as_dict()}
+        if json:
+            terminal.write_json(cluster)
+        else:
+            tables.show_cluster(cluster)
+        return
     if train:
         facts = _training_facts(checkpoint, settings, target, training, here=downloaded)
     else:

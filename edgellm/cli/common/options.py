@@ -149,6 +149,12 @@ LOAD_OPTIONS = SettingsOptions(
             "A LoRA adapter (PEFT, mlx-lm) that runs beside the model's weights, unmerged.",
             heading=headings.MODEL,
         ),
+        "machines": option(
+            str | None,
+            "HOSTS",
+            "Divide the layers among the machines of a file, this one first (edgellm cluster).",
+            heading=headings.MEMORY,
+        ),
     },
 )
 

@@ -129,6 +129,11 @@ def serve(
             f"--adapter belongs to one model, and there are {len(sources)}",
             hint="serve the model with its adapter alone",
         )
+    if settings.machines is not None and len(sources) > 1:
+        raise ConfigError(
+            f"--machines have layers of one model, and there are {len(sources)}",
+            hint="serve one model over several machines",
+        )
     keys = read_keys(api_key_file)
     require_safe_address(host, keys)
     server_settings = ServerSettings(

@@ -60,6 +60,7 @@ NEEDS = {
     "an NVIDIA GPU": lambda: shutil.which("nvidia-smi") is not None,
     "control groups": can_cap,
     "the network": lambda: False,
+    "other machines": lambda: False,  # tests/cli/cluster_commands starts them
     "a terminal of its own": lambda: False,  # the example's own tests start it
 }
 """What a page may say that a command needs, and whether it is here."""
@@ -79,6 +80,7 @@ LESS = [
     (r"edgellm bench (?!disk|compare|report|rate)", "--repetitions 1 --max-seconds 0.01"),
     (r"python -m edgellm.bench.studies.speculation", "--tokens 8 --passes 4"),
     (r"python -m edgellm.bench.studies.batching", "--steps 2 --rounds 1"),
+    (r"python -m edgellm.bench.studies.cluster", "--tokens 8 --rounds 1"),
     (r"python -m edgellm.bench.studies.cpu_kernels", "--rounds 1 --decode 2 --prompts 8"),
     (r"python -m edgellm.bench.studies.peers_in_a_budget", "--rounds 1"),
     (r"python -m edgellm.bench.evaluation.perplexity", "--limit 100"),

@@ -1,0 +1,140 @@
+"""Measure what a second machine costs and gives, where it is a process on this one.
+
+    python -m edgellm.bench.studies.cluster MODEL [--memory 500MB] [--tokens 100] [--rounds 5]
+
+The model runs in one process and in two, in turns, with one thread each, and the same memory each.
+Reported are: whether the logits are equal bit for bit; the time of a token, the median of the
+rounds; the time of a message to the other process and back; and what both compute while nobody
+asks. On several cores two processes may be faster or slower than one: machines on a network are
+neither of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from edgellm.console.terminal import write_line
+from edgellm.distributed.links.addresses import parse_address
+from edgellm.distributed.links.machines import Machine, secret_file
+from edgellm.distributed.links.secret import new_secret, write_secret
+from edgellm.distributed.remote.remote_layers import RemoteLayers
+from edgellm.distributed.start import machine_status
+from edgellm.errors import MachineError
+from edgellm.llm import LLM
+from edgellm.open_llm import load
+
+PROMPT = [1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
+
+MESSAGES = (4096, 16_384, 262_144, 4_194_304)
+"""Bytes: the hidden states of a token, of four, of a batch, of a prompt."""
+
+IDLE_SECONDS = 3.0
+
+START_SECONDS = 60.0
+
+
+@contextmanager
+def other_process(model: str, memory: str, port: int) -> Iterator[tuple[Path, int]]:
+    """Start a second machine on this one; yield the file that names it, and its process."""
+    secret = new_secret()
+    words = ["cluster", "join", model, "--port", str(port), "--secret", "-", "--threads", "1"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "edgellm", *words, "--memory", memory],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert started.stdin is not None, "it is a pipe"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            started.stdin.write(f"{secret}\n".encode())
+            started.stdin.flush()
+            hosts = Path(folder) / "hosts.json"
+            hosts.write_text(json.dumps([["127.0.0.1"], [f"127.0.0.1:{port}"]]))
+            write_secret(secret_file(hosts), secret)
+            other = Machine("the other", parse_address(f"127.0.0.1:{port}"))
+            ends = time.monotonic() + START_SECONDS
+            while "error" in machine_status(other, secret.encode()):
+                if time.monotonic() > ends or started.poll() is not None:
+                    raise MachineError("the other process did not start", hint="try another --port")
+                time.sleep(0.1)
+            yield hosts, started.pid
+    finally:
+        started.stdin.close()
+        started.wait()
+
+
+def token_seconds(llm: LLM, tokens: int) -> float:
+    """Return the seconds of a token after the first one."""
+    times = []
+    for _ in llm.stream(PROMPT, max_tokens=tokens):
+        times.append(time.perf_counter())
+    return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def trip_seconds(llm: LLM, nbytes: int) -> float:
+    """Return the seconds of a message of so many bytes to the other process and back."""
+    layers = llm.model.layers
+    assert isinstance(layers, RemoteLayers), "it was loaded on two"
+    times = []
+    for _ in range(50):
+        begun = time.perf_counter()
+        layers.peers[0].request({"ask": "echo"}, [memoryview(bytes(nbytes))])
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return what a process has computed so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--memory", default="500MB", help="of each process")
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--port", type=int, default=47119)
+    asked = parser.parse_args()
+    settings = {"threads": 1, "context": len(PROMPT) + asked.tokens + 1, "speculate": "off"}
+    with (
+        other_process(asked.model, asked.memory, asked.port) as (hosts, pid),
+        load(asked.model, memory=asked.memory, **settings) as one,
+        load(asked.model, memory=asked.memory, machines=hosts, **settings) as two,
+    ):
+        equal = np.array_equal(np.array(one.logits(PROMPT)), np.array(two.logits(PROMPT)))
+        write_line(f"logits equal bit for bit: {equal}")
+        write_line(f"one process:   {one.plan!r}\ntwo processes: {two.plan!r}")
+        alone, together = [], []
+        for _ in range(asked.rounds):
+            alone.append(token_seconds(one, asked.tokens))
+            together.append(token_seconds(two, asked.tokens))
+        write_line(f"a token in one process: {1e3 * statistics.median(alone):.2f} ms")
+        write_line(f"a token in two:         {1e3 * statistics.median(together):.2f} ms")
+        for nbytes in MESSAGES:
+            write_line(
+                f"{nbytes:>9} bytes there and back: {1e6 * trip_seconds(two, nbytes):.0f} us"
+            )
+        before = processor_seconds(pid), time.process_time()
+        time.sleep(IDLE_SECONDS)
+        other = (processor_seconds(pid) - before[0]) / IDLE_SECONDS
+        own = (time.process_time() - before[1]) / IDLE_SECONDS
+        write_line(f"while nobody asks: {own:.3f} and {other:.3f} of a core")
+
+
+if __name__ == "__main__":
+    main()

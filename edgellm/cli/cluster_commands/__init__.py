@@ -1,0 +1,1 @@
+"""``edgellm cluster``: the machines that compute a model together."""

@@ -1,0 +1,97 @@
+"""``edgellm cluster join``: this machine computes layers for another one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Option
+
+from edgellm.cli import headings
+from edgellm.cli.common import options
+from edgellm.cli.common.settings_options import expand_settings
+from edgellm.device.require_mlx import require_backend
+from edgellm.distributed.links.addresses import DEFAULT_PORT
+from edgellm.settings import LoadSettings
+
+LOAD = options.LOAD_OPTIONS.only("memory", "threads")
+
+
+@expand_settings
+def join(
+    model: options.Model,
+    *,
+    address: Annotated[
+        str,
+        Option(
+            metavar="ADDRESS",
+            help="Private address of this machine to listen on, and no other.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        Option(
+            metavar="N",
+            help="Port to listen on; 0 takes a free one.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = DEFAULT_PORT,
+    secret: Annotated[
+        str,
+        Option(
+            metavar="FILE",
+            help="The secret's file; - reads a line of standard input, and ends when that does; "
+            "default: ask for it.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = "",
+    settings: Annotated[LoadSettings, LOAD],
+) -> None:
+    """Let this machine compute layers of a model for another one, until Ctrl-C.
+
+    The other one asks with --machines. Nobody gets in who does not know the secret, which
+    edgellm cluster start makes; it never goes over the network.
+    """
+    require_backend()
+    import getpass
+    import os
+    import signal
+    import sys
+    import threading
+
+    from edgellm.checkpoint.checkpoint import Checkpoint
+    from edgellm.cli.common.load_with_progress import read_model
+    from edgellm.console import terminal
+    from edgellm.distributed.links.addresses import Address, require_private
+    from edgellm.distributed.links.secret import check_secret, read_secret
+    from edgellm.distributed.members.member import Member
+    from edgellm.errors import UnsupportedModelError
+    from edgellm.files.given_path import given_path
+    from edgellm.memory_plan.plan_checkpoint import warn_of_large_budget
+    from edgellm.setting_values import whole_number
+
+    place = Address(require_private(address), whole_number("--port", port, 0, 65535))
+    warn_of_large_budget(settings)
+    if secret == "-":
+        key = check_secret(sys.stdin.readline())
+    elif secret:
+        key = read_secret(given_path(secret))
+    else:
+        key = check_secret(getpass.getpass("secret: "))
+    checkpoint, _ = read_model(model)
+    if not isinstance(checkpoint, Checkpoint):
+        raise UnsupportedModelError("models that mlx-lm computes run on one machine")
+    member = Member(checkpoint, settings, place, key, say=terminal.note)
+    try:
+        terminal.note(f"{model}: waiting at {place._replace(port=member.port)}; Ctrl-C ends it")
+        if secret == "-":
+
+            def end_with_input() -> None:
+                while sys.stdin.read(1):
+                    pass
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            threading.Thread(target=end_with_input, daemon=True).start()
+        member.serve()
+    finally:
+        member.close()

@@ -1,0 +1,67 @@
+"""``edgellm cluster start``: a secret is made, and the other machines are started by ssh."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from edgellm.cli import headings
+from edgellm.cli.common import options
+
+Hosts = Annotated[
+    str,
+    Argument(
+        metavar="HOSTS",
+        help="A file that names the machines, this one first, as mlx.launch has them.",
+        rich_help_panel=headings.SERVER,
+    ),
+]
+
+
+def start(
+    model: options.Model,
+    hosts: Hosts,
+    *,
+    edgellm: Annotated[
+        str,
+        Option(
+            metavar="COMMAND",
+            help="What edgellm is called on the other machines.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = "edgellm",
+    wait: Annotated[
+        float,
+        Option(
+            metavar="SECONDS",
+            help="How long the machines may take to be there.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = 60.0,
+) -> None:
+    """Make a new secret, and start the other machines of a file by ssh, until Ctrl-C.
+
+    MODEL is called the same on all of them. Machines without ssh in the file are started by hand;
+    the secret lies beside the file.
+    """
+    from edgellm.console import terminal
+    from edgellm.distributed.links.machines import read_machines, secret_file
+    from edgellm.distributed.links.secret import new_secret, write_secret
+    from edgellm.distributed.start import StartedMachines
+    from edgellm.files.given_path import given_path
+
+    path = given_path(hosts)
+    machines, secret = read_machines(path)[1:], new_secret()
+    write_secret(secret_file(path), secret)
+    for machine in machines:
+        if machine.ssh is None:
+            terminal.note(
+                f"on the machine at {machine.address.host}, start: {edgellm} cluster join {model} "
+                f"--address {machine.address.host} --port {machine.address.port} "
+                f"--secret FILE, a copy of {secret_file(path)}"
+            )
+    with StartedMachines(machines, model, secret, edgellm=edgellm) as started:
+        started.wait_until_ready(wait)
+        terminal.note(f"all are there: edgellm chat {model} --machines {hosts}; Ctrl-C ends them")
+        started.watch()

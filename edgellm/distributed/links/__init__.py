@@ -1,0 +1,1 @@
+"""Connections between machines: addresses, the secret, signed frames, heartbeats."""

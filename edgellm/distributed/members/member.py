@@ -1,0 +1,187 @@
+"""A machine that waits for clusters, and computes for one at a time."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device import machine as device
+from edgellm.distributed.links.addresses import Address
+from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
+from edgellm.distributed.links.link import Link
+from edgellm.distributed.links.pulse import PATIENCE_SECONDS
+from edgellm.distributed.members.session import Session
+from edgellm.distributed.parts.digests import folder_digests, versions
+from edgellm.distributed.parts.wire import error_document
+from edgellm.errors import EdgeLLMError, MachineError
+from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.settings import LoadSettings
+
+MAX_CALLERS = 16
+"""Connections that may be in their handshake at once; further ones are refused."""
+
+TIDY_SECONDS = 2.0
+"""A cluster that comes waits so long for the one before to be gone."""
+
+Say = Callable[[str], None]
+
+
+class Member:
+    """Listens at an address until it is closed.
+
+    Args:
+        checkpoint: the model that it has layers of.
+        settings: its own memory and threads.
+        address: where it listens, and nowhere else.
+        secret: of the cluster.
+        say: is told, in a line, what happens.
+
+    Raises:
+        MachineError: the address is taken, or not this machine's.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: LoadSettings,
+        address: Address,
+        secret: bytes,
+        *,
+        say: Say,
+    ) -> None:
+        budget = budget_for(settings)
+        self._checkpoint = checkpoint
+        # what is free changes, and what the first machine was told does not
+        self._settings = replace(settings, memory=budget)
+        self._secret = secret
+        self._say = say
+        self._facts = {
+            "versions": versions(),
+            "files": folder_digests(checkpoint.folder.path),
+            "budget": budget,
+            "chip": device.chip_name(),
+        }
+        self._sessions: queue.SimpleQueue[tuple[str, Session] | None] = queue.SimpleQueue()
+        self._current: tuple[str, Session] | None = None
+        self._free = threading.Condition()
+        self._callers = threading.BoundedSemaphore(MAX_CALLERS)
+        self._listener = _listen(address)
+        threading.Thread(target=self._accept, name="edgellm-cluster", daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._listener.getsockname()[1])
+
+    def serve(self) -> None:
+        """Compute for one cluster after another, until it is closed."""
+        while (asked := self._sessions.get()) is not None:
+            _, session = asked
+            self._say(f"{session.name} has come")
+            try:
+                session.serve(PATIENCE_SECONDS)
+                self._say(f"{session.name} has gone")
+            except MachineError as error:
+                self._say(error.message)
+            finally:
+                with self._free:
+                    self._current = None
+                    self._free.notify_all()
+
+    def close(self) -> None:
+        """Stop listening, from any thread; ``serve`` returns."""
+        self._sessions.put(None)
+        _shut(self._listener)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, caller = self._listener.accept()
+            except OSError:
+                return
+            if not self._callers.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(target=self._greet, args=(connection, caller[0]), daemon=True).start()
+
+    def _greet(self, connection: socket.socket, name: str) -> None:
+        """Learn what a caller wants, once it has proved that it knows the secret."""
+        try:
+            keys = shake_hands(connection, self._secret, calls=False, name=name)
+            link = Link(connection, keys, name)
+            link.set_timeout(HANDSHAKE_SECONDS)
+            head, _ = link.receive()
+            if not self._welcome(link, head):
+                link.close()
+        except (EdgeLLMError, OSError, ValueError) as error:
+            self._say(f"refused {name}: {getattr(error, 'message', error)}")
+            connection.close()
+        finally:
+            self._callers.release()
+
+    def _welcome(self, link: Link, head: Mapping[str, Any]) -> bool:
+        """Answer a caller; return whether its connection is kept."""
+        with self._free:
+            if head.get("for") == "control":
+                # a cluster that has only just ended is still being tidied up
+                self._free.wait_for(lambda: self._current is None, TIDY_SECONDS)
+            current = self._current
+            match head.get("for"):
+                case "status":
+                    link.send({**self._facts, "busy": current is not None})
+                    return False
+                case "data":
+                    if current is None or not secrets.compare_digest(
+                        current[0], str(head.get("session"))
+                    ):
+                        return False
+                    link.set_timeout(None)
+                    current[1].attach(link)
+                    return True
+                case "control" if current is None:
+                    token = secrets.token_hex(16)
+                    link.send({**self._facts, "session": token})
+                    session = Session(link, self._checkpoint, self._settings)
+                    self._current = token, session
+                    self._sessions.put(self._current)
+                    return True
+        link.send(
+            error_document(
+                MachineError(
+                    "it computes for another cluster",
+                    hint="wait until that one ends, or give each its own --port",
+                )
+            )
+        )
+        return False
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # a port whose last connections are only just closed is free; one that is listened on is not
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(MAX_CALLERS)
+    except OSError as error:
+        listener.close()
+        raise MachineError(
+            f"this machine cannot listen at {address}: {error.strerror or error}",
+            hint="take another --port, or an --address of this machine",
+        ) from error
+    return listener
+
+
+def _shut(listener: socket.socket) -> None:
+    # wakes who accepts; macOS does not let listeners be shut down
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()

@@ -1,0 +1,198 @@
+"""Windows of layers, computed for the first machine until it goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device.streams import borrowed_stream
+from edgellm.distributed.links.link import Link
+from edgellm.distributed.links.pulse import Pulse
+from edgellm.distributed.parts.part import (
+    Part,
+    arithmetic_facts,
+    open_part,
+    run_window,
+    settings_from,
+)
+from edgellm.distributed.parts.wire import error_document, packed, unpacked
+from edgellm.errors import MachineError
+from edgellm.kv_cache.cache import Cache, TreeCache
+from edgellm.models.layers import Span
+from edgellm.reading.tuning import measure_disk
+from edgellm.runtime.step_time import measure_step
+from edgellm.settings import LoadSettings
+
+Answer = tuple[Mapping[str, Any], Sequence[memoryview]]
+
+
+class Session:
+    """A cluster that this machine computes for.
+
+    Args:
+        control: the connection of heartbeats, on which it may also be told to stop.
+        checkpoint: the model.
+        settings: this machine's own: its memory and threads.
+    """
+
+    def __init__(self, control: Link, checkpoint: Checkpoint, settings: LoadSettings) -> None:
+        self.name = control.name
+        self._checkpoint = checkpoint
+        self._settings = settings
+        self._data: Link | None = None
+        self._has_data = threading.Event()
+        self._part: Part | None = None
+        self._caches: dict[int, list[Cache]] = {}
+        self._stopped = 0
+        self._lost = False
+        self._ended = False
+        self._pulse = Pulse(control, self._lose, self._obey)
+
+    def attach(self, data: Link) -> None:
+        """Give it the connection of its work."""
+        self._data = data
+        self._has_data.set()
+
+    def serve(self, patience: float) -> None:
+        """Answer until the other side ends it; raise MachineError where it is gone instead."""
+        try:
+            if not self._has_data.wait(patience) or self._data is None:
+                raise MachineError(f"{self.name} was here, and went before it asked for anything")
+            while True:
+                head, body = self._data.receive()
+                try:
+                    answer, parts = self._answer(head, body)
+                except Exception as error:  # whatever it is, the first machine has to know
+                    answer, parts = error_document(error), ()
+                self._data.send(answer, *parts)
+        except MachineError:
+            if not self._ended:
+                raise
+        finally:
+            self._close()
+
+    def _answer(self, head: Mapping[str, Any], body: memoryview) -> Answer:
+        self._take_notes(head["notes"])
+        match head["ask"]:
+            case "run":
+                return self._run(head, body)
+            case "open":
+                return self._open(head), ()
+            case "disk":
+                files = {item.file for layer in self._checkpoint.layers for item in layer.extents}
+                return {"answer": measure_disk(sorted(files))}, ()
+            case "arithmetic":
+                settings = settings_from(head["settings"], self._settings)
+                with borrowed_stream():
+                    step = measure_step(self._checkpoint, settings)
+                return {"answer": step.weights_per_second}, ()
+            case "echo":
+                return {}, [body]
+            case "can trim":
+                caches = self._caches[head["cache"]]
+                answer = all(cache.can_trim(head["offset"]) for cache in caches)
+                return {"answer": answer}, ()
+            case "finite":
+                layers = [cache.finite_layers() for cache in self._caches[head["cache"]]]
+                return {"answer": [finite for layer in layers for finite in layer]}, ()
+            case asked:
+                raise MachineError(f"nobody here knows what {asked!r} is")
+
+    def _open(self, head: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Load the layers; return the plan and how they compute."""
+        self._free()
+        settings = settings_from(head["settings"], self._settings)
+        with borrowed_stream():
+            part = open_part(self._checkpoint, head["layers"], settings)
+        self._part = part
+        return {
+            "plan": part.plan.as_dict(),
+            "kv_budget": part.plan.kv_budget,
+            "arithmetic": arithmetic_facts(self._checkpoint, settings),
+            "exact_rows": part.layers.max_exact_rows,
+            "takes_trees": part.layers.takes_trees,
+        }
+
+    def _run(self, head: Mapping[str, Any], body: memoryview) -> Answer:
+        assert self._part is not None, "it was opened"
+        number = head["number"]
+        window = range(*head["layers"])
+        for cache_number, offset in head["offsets"]:
+            for cache in self._caches[cache_number][window.start : window.stop]:
+                if not cache.trim(offset) or cache.offset != offset:
+                    raise MachineError(
+                        f"a cache holds {cache.offset} tokens, and {offset} are needed",
+                        hint="ask again: the text is computed from its beginning",
+                    )
+        spans = [
+            [
+                Span(self._caches[cache_number], length, many, levels)
+                for cache_number, length, many, levels in state_spans
+            ]
+            for state_spans in head["spans"]
+        ]
+        with borrowed_stream():
+            states = run_window(
+                self._part.layers,
+                unpacked(head["states"], body),
+                spans,
+                window,
+                lambda: self._stopped != number and not self._lost,
+            )
+            shapes, parts = packed(states)
+        return {"states": shapes}, parts
+
+    def _take_notes(self, notes: Sequence[Sequence[Any]]) -> None:
+        """Change caches as the first machine has noted."""
+        with borrowed_stream():
+            for kind, number, *rest in notes:
+                if kind == "drop":
+                    self._caches.pop(number, None)
+                elif kind == "make":
+                    assert self._part is not None, "it was opened"
+                    capacity, reserve, context = rest
+                    self._caches[number] = self._part.caches.make(
+                        capacity=capacity, reserve=reserve, context=context
+                    )
+                else:
+                    self._change(kind, self._caches[number], rest)
+
+    def _change(self, kind: str, caches: list[Cache], rest: Sequence[Any]) -> None:
+        match kind:
+            case "copy":
+                twin, offset, tokens = rest
+                copies = [cache.copy_prefix(offset, tokens) for cache in caches]
+                self._caches[twin] = [cache for cache in copies if cache is not None]
+            case "resize":
+                offset, tokens = rest
+                for cache in caches:
+                    cache.trim(offset)
+                    cache.resize(tokens)
+            case "move":
+                for cache in caches:
+                    assert isinstance(cache, TreeCache), "takes_trees was told"
+                    cache.move(*rest)
+
+    def _obey(self, message: Mapping[str, Any]) -> None:
+        self._stopped = int(message.get("stop", 0))
+        self._ended = bool(message.get("end", False))
+
+    def _lose(self, reason: str) -> None:
+        self._lost = True
+        self._has_data.set()
+        if self._data is not None:
+            self._data.fail(reason)
+
+    def _free(self) -> None:
+        self._caches.clear()
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+
+    def _close(self) -> None:
+        self._pulse.close()
+        if self._data is not None:
+            self._data.close()
+        self._free()

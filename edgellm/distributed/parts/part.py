@@ -1,0 +1,112 @@
+"""Some of a model's layers on one machine, and the windows in which tokens go through them."""
+
+# L new tokens, E hidden
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.kv_cache.cache import stored
+from edgellm.memory_plan.plan import Plan
+from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.models.arithmetic import arithmetic_of
+from edgellm.models.layers import KeepGoing, Layers, LayersInParts, States, StateSpans
+from edgellm.models.paged_layers import PagedLayers
+from edgellm.reading.disk_reader import Reader
+from edgellm.runtime.caches import LayerCaches
+from edgellm.runtime.loader import load_layers, open_reader
+from edgellm.settings import LoadSettings
+
+SHARED_SETTINGS = (
+    "context",
+    "context_window",
+    "kv_bits",
+    "activations",
+    "backend",
+    "prefill_chunk",
+    "beams",
+)
+"""Settings of the first machine that all others compute by; memory and threads are their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Layers that were loaded on one machine.
+
+    Attributes:
+        layers: the layers.
+        caches: makes their KV caches.
+        plan: how they lie in memory.
+        reader: of those that stream.
+    """
+
+    layers: Layers
+    caches: LayerCaches
+    plan: Plan
+    reader: Reader
+
+    def close(self) -> None:
+        """Free the weights, and close files."""
+        self.layers.close()
+        self.reader.close()
+
+
+def open_part(checkpoint: Checkpoint, numbers: Sequence[int], settings: LoadSettings) -> Part:
+    """Load some layers of a model and nothing else; errors are those of ``load``."""
+    checkpoint = checkpoint.with_layers(numbers)
+    plan = plan_for(checkpoint, settings, layers_only=True)
+    with ExitStack() as on_failure:
+        reader = open_reader(checkpoint, plan)
+        on_failure.callback(reader.close)
+        layers = load_layers(checkpoint, plan, reader, settings)
+        on_failure.pop_all()
+    return Part(layers, LayerCaches(checkpoint, plan), plan, reader)
+
+
+def run_window(
+    layers: Layers, states: States, spans: StateSpans, window: range, keep_going: KeepGoing
+) -> list[mx.array]:
+    """Return hidden states (1, L, E) after adjacent layers; empty where ``keep_going`` said no.
+
+    Nothing is left lazy: another machine waits for it.
+    """
+    if isinstance(layers, PagedLayers):
+        results = layers.run_window(states, spans, window, keep_going)
+    else:
+        assert isinstance(layers, LayersInParts), "layers in memory can stop half-way"
+        part = slice(window.start, window.stop)
+        results = layers.run_part(states, spans, part, keep_going=keep_going)
+    caches = [
+        cache
+        for state_spans in spans
+        for span in state_spans
+        for cache in span.caches[window.start : window.stop]
+    ]
+    mx.eval(results, stored(caches))
+    return results
+
+
+def arithmetic_facts(checkpoint: Checkpoint, settings: LoadSettings) -> dict[str, str]:
+    """Return how a machine computes, in words: machines that differ have other results."""
+    arithmetic = arithmetic_of(checkpoint, settings)
+    facts = {"numbers": str(arithmetic.dtype), "kernels": "MLX's", "instructions": ""}
+    if arithmetic.kernels is not None:
+        facts["kernels"] = arithmetic.kernels.activations
+        facts["instructions"] = arithmetic.kernels.isa.name
+    return facts
+
+
+def shared_settings(settings: LoadSettings) -> dict[str, Any]:
+    """Return the settings that other machines are told."""
+    return {name: getattr(settings, name) for name in SHARED_SETTINGS}
+
+
+def settings_from(told: Mapping[str, Any], own: LoadSettings) -> LoadSettings:
+    """Return a machine's settings: its own, and those that it was told. Raises ConfigError."""
+    return replace(own, **{name: told[name] for name in SHARED_SETTINGS if name in told})

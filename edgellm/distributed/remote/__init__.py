@@ -1,0 +1,1 @@
+"""Other machines as the first one sees them: requests, their KV caches, their layers."""

@@ -1,0 +1,156 @@
+"""Another machine of the cluster, as the first one talks to it."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
+from edgellm.distributed.links.link import ASK_SECONDS, Link
+from edgellm.distributed.links.machines import Machine
+from edgellm.distributed.links.pulse import PATIENCE_SECONDS, Pulse
+from edgellm.distributed.parts.wire import raise_error
+from edgellm.errors import EdgeLLMError, MachineError
+from edgellm.models.layers import KeepGoing, always
+
+Request = tuple[int, Mapping[str, Any], Sequence[memoryview]]
+Reply = tuple[Mapping[str, Any], memoryview]
+
+
+class Peer:
+    """Two connections to a machine: one for its heart and for stopping it, one for its work.
+
+    Requests go through a thread of their own, so that an exception out of nowhere, as Ctrl-C is
+    one, never leaves half a frame behind.
+
+    Args:
+        machine: which one.
+        secret: of the cluster.
+
+    Attributes:
+        machine: as above.
+        facts: what it says of itself.
+
+    Raises:
+        MachineError: it cannot be reached, is busy, or refuses.
+    """
+
+    def __init__(self, machine: Machine, secret: bytes) -> None:
+        self.machine = machine
+        control = call(machine, secret)
+        try:
+            control.set_timeout(PATIENCE_SECONDS)
+            control.send({"for": "control"})
+            self.facts, _ = control.receive()
+            raise_error(self.facts, machine.name)
+            self._data = call(machine, secret)
+        except BaseException:
+            control.close()
+            raise
+        self._data.send({"for": "data", "session": self.facts["session"]})
+        self._notes: deque[list[Any]] = deque()
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[tuple[int, Reply | EdgeLLMError]] = queue.SimpleQueue()
+        self._asked = 0
+        self._to_stop = 0
+        self._closed = False
+        self._pulse = Pulse(control, self._data.fail, lambda _: None)
+        self._thread = threading.Thread(
+            target=self._exchange, name=f"edgellm-peer-{machine.name}", daemon=True
+        )
+        self._thread.start()
+
+    def note(self, *change: Any) -> None:
+        """Tell the machine of a change of its caches, before the next request; from any thread."""
+        self._notes.append(list(change))
+
+    def request(
+        self,
+        head: Mapping[str, Any],
+        body: Sequence[memoryview] = (),
+        *,
+        keep_going: KeepGoing = always,
+    ) -> Reply:
+        """Return what the machine answers, with all that was noted done before.
+
+        After a no of ``keep_going`` the machine is asked to stop, and answers soon.
+
+        Raises:
+            MachineError: it is gone.
+            EdgeLLMError: what it answered.
+        """
+        notes = []
+        while self._notes:
+            notes.append(self._notes.popleft())
+        self._asked += 1
+        number = self._asked
+        self._requests.put((number, {**head, "notes": notes, "number": number}, body))
+        try:
+            while True:
+                try:
+                    answered, reply = self._replies.get(timeout=ASK_SECONDS)
+                except queue.Empty:
+                    if not keep_going():
+                        self._to_stop = number
+                    continue
+                if answered == number:
+                    break
+        except BaseException:
+            self._to_stop = number
+            raise
+        if isinstance(reply, EdgeLLMError):
+            raise reply
+        raise_error(reply[0], self.machine.name)
+        return reply
+
+    def close(self) -> None:
+        """End the connections; the machine frees the layers and waits for the next cluster."""
+        if self._closed:
+            return
+        self._closed = True
+        self._requests.put(None)
+        with suppress(MachineError):
+            self._pulse.send({"end": True})
+        self._pulse.close()
+        self._data.close()
+        self._thread.join()
+
+    def _exchange(self) -> None:
+        while (asked := self._requests.get()) is not None:
+            number, head, body = asked
+            stopped = False
+
+            def stop_if_asked(number: int = number) -> None:
+                nonlocal stopped
+                if self._to_stop == number and not stopped:
+                    stopped = True
+                    self._pulse.send({"stop": number})
+
+            try:
+                self._data.send(head, *body)
+                self._replies.put((number, self._data.receive(stop_if_asked)))
+            except EdgeLLMError as error:
+                self._replies.put((number, error))
+
+
+def call(machine: Machine, secret: bytes) -> Link:
+    """Return a connection to a machine that knows the secret. Raises MachineError."""
+    try:
+        connection = socket.create_connection(machine.address, timeout=HANDSHAKE_SECONDS)
+    except OSError as error:
+        raise MachineError(
+            f"machine {machine.name} cannot be reached at {machine.address}: "
+            f"{error.strerror or error}",
+            hint="run edgellm cluster join there, or edgellm cluster start here",
+        ) from error
+    try:
+        keys = shake_hands(connection, secret, calls=True, name=f"machine {machine.name}")
+    except BaseException:
+        connection.close()
+        raise
+    return Link(connection, keys, machine.name)

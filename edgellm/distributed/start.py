@@ -1,0 +1,141 @@
+"""Other machines are started by ssh, and asked whether they are there."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from edgellm.distributed.links.machines import Machine
+from edgellm.distributed.links.pulse import PATIENCE_SECONDS
+from edgellm.distributed.remote.peer import call
+from edgellm.errors import EdgeLLMError, MachineError
+
+_LOOK_SECONDS = 0.5
+
+_END_SECONDS = 5.0
+"""What a machine has to end in, once its standard input is closed."""
+
+
+class StartedMachines:
+    """Commands that run on other machines by ssh, for as long as the ``with`` block.
+
+    The secret goes to their standard input, through ssh; they end when it is closed.
+
+    Args:
+        machines: those with a name for ssh are started.
+        model: what the model is called there.
+        secret: of the cluster.
+        edgellm: what the command is called there.
+    """
+
+    def __init__(
+        self, machines: Sequence[Machine], model: str, secret: str, *, edgellm: str
+    ) -> None:
+        self._machines = machines
+        self._model = model
+        self._secret = secret
+        self._edgellm = edgellm
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> StartedMachines:
+        """Start them. Raises MachineError where there is no ssh."""
+        try:
+            for machine in self._machines:
+                if machine.ssh is not None:
+                    self._running[machine.name] = self._start(machine)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """End them."""
+        self._end()
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait for all machines, those started by hand too. Raises MachineError."""
+        ends = time.monotonic() + seconds
+        for machine in self._machines:
+            while "error" in (facts := machine_status(machine, self._secret.encode())):
+                self._require_running()
+                if time.monotonic() > ends:
+                    raise MachineError(
+                        f"{facts['error']}, for {seconds:.0f} s",
+                        hint="see what it said above, or use a longer --wait",
+                    )
+                time.sleep(_LOOK_SECONDS)
+
+    def watch(self) -> None:
+        """Return never; raise MachineError when one of them ends."""
+        while True:
+            self._require_running()
+            time.sleep(_LOOK_SECONDS)
+
+    def _start(self, machine: Machine) -> subprocess.Popen[bytes]:
+        assert machine.ssh is not None, "only those are started"
+        words = [*shlex.split(self._edgellm), "cluster", "join", self._model, "--secret", "-"]
+        words += ["--address", machine.address.host, "--port", str(machine.address.port)]
+        if machine.memory is not None:
+            words += ["--memory", machine.memory]
+        try:
+            started = subprocess.Popen(
+                ["ssh", "-o", "BatchMode=yes", "--", machine.ssh, shlex.join(words)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise MachineError(
+                f"ssh cannot be started: {error.strerror or error}",
+                hint="install it, or start edgellm cluster join on each machine by hand",
+            ) from error
+        assert started.stdin is not None, "it is a pipe"
+        with suppress(BrokenPipeError):
+            started.stdin.write(f"{self._secret}\n".encode())
+            started.stdin.flush()
+        return started
+
+    def _require_running(self) -> None:
+        for name, process in self._running.items():
+            code = process.poll()
+            if code is not None:
+                raise MachineError(
+                    f"edgellm has ended on machine {name}, with exit code {code}",
+                    hint="see what it said above, and try there what ssh would: ssh "
+                    f"{name} {self._edgellm} --version",
+                )
+
+    def _end(self) -> None:
+        for process in self._running.values():
+            assert process.stdin is not None, "it is a pipe"
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        for process in self._running.values():
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def machine_status(machine: Machine, secret: bytes) -> dict[str, Any]:
+    """Return what a machine says of itself and in which time; or, as ``error``, why it does not."""
+    begun = time.monotonic()
+    try:
+        link = call(machine, secret)
+        try:
+            link.set_timeout(PATIENCE_SECONDS)
+            link.send({"for": "status"})
+            facts, _ = link.receive()
+        finally:
+            link.close()
+    except EdgeLLMError as error:
+        return {"error": error.message}
+    return {**facts, "seconds": time.monotonic() - begun}

@@ -1,0 +1,147 @@
+"""``edgellm cluster``: machines are started by ssh, asked for, used and ended."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from support.member_processes import one_member
+
+from edgellm.cli.app import main
+
+EDGELLM = shlex.join([sys.executable, "-m", "edgellm"])
+
+SSH = """#!/bin/sh
+# ssh -o BatchMode=yes -- HOST COMMAND, on this machine
+test "$1 $2 $3" = "-o BatchMode=yes --" || exit 9
+exec sh -c "exec $5"
+"""
+
+
+@pytest.fixture
+def folder(tiny_folder):
+    return tiny_folder("llama-3.2")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """An environment in which ssh runs its commands on this machine."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    (place / "ssh").write_text(SSH)
+    (place / "ssh").chmod(0o755)
+    return os.environ | {"PATH": f"{place}:{os.environ['PATH']}"}
+
+
+def hosts_of(path, ports):
+    machines = [{"ssh": "first", "ips": ["127.0.0.1"]}]
+    machines += [
+        {"ssh": f"other{port}", "ips": [f"127.0.0.1:{port}"], "memory": "500MB"} for port in ports
+    ]
+    path.write_text(json.dumps(machines))
+    return path
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def edgellm(*words, environment):
+    return subprocess.run(
+        [sys.executable, "-m", "edgellm", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def test_start_status_generate_and_the_end(folder, tmp_path, environment):
+    ports = free_ports(2)
+    hosts = hosts_of(tmp_path / "hosts.json", ports)
+    words = [sys.executable, "-m", "edgellm", "cluster", "start", str(folder), str(hosts)]
+    started = subprocess.Popen(
+        [*words, "--edgellm", EDGELLM], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    said = ""
+    while "all are there" not in said:
+        line = started.stderr.readline()
+        assert line, said
+        said += line
+    status = edgellm("cluster", "status", hosts, "--json", environment=environment)
+    facts = json.loads(status.stdout)["machines"]
+    assert {machine["busy"] for machine in facts.values()} == {False}
+    assert {machine["budget"] for machine in facts.values()} == {500_000_000}
+    assert set(facts) == {f"other{port}" for port in ports}
+    asked = ["generate", folder, "Once upon a time", "--max-tokens", "12"]
+    one = edgellm(*asked, environment=environment)
+    many = edgellm(*asked, "--machines", hosts, environment=environment)
+    assert many.stdout == one.stdout != ""
+    table = edgellm("cluster", "status", hosts, environment=environment)
+    assert "waits; 500 MB" in table.stdout
+    started.send_signal(signal.SIGINT)
+    started.communicate(timeout=30)
+    assert started.returncode == 130
+    for port in ports:  # nobody listens any more
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port))
+    gone = edgellm("cluster", "status", hosts, environment=environment)
+    assert gone.returncode == 1
+    assert "2 of 2 machines are not there" in gone.stderr
+
+
+def test_a_machine_that_cannot_start_is_named(folder, tmp_path, environment):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        hosts = hosts_of(tmp_path / "hosts.json", [taken.getsockname()[1]])
+        done = edgellm(
+            "cluster", "start", folder, hosts, "--edgellm", EDGELLM, environment=environment
+        )
+    assert done.returncode == 1
+    assert "cannot listen" in done.stderr
+    assert "edgellm has ended on machine other" in done.stderr
+
+
+def test_machines_started_by_hand_are_told_how(folder, tmp_path):
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text(json.dumps([["127.0.0.1"], ["127.0.0.1:1"]]))
+    done = edgellm("cluster", "start", folder, hosts, "--wait", "0", environment=dict(os.environ))
+    assert done.returncode == 1
+    assert f"cluster join {folder} --address 127.0.0.1 --port 1 --secret FILE" in done.stderr
+    assert "cannot be reached" in done.stderr
+
+
+def test_plan_says_what_each_machine_holds(folder, tmp_path):
+    with one_member(folder, tmp_path) as (member, hosts):
+        done = edgellm(
+            *("plan", folder, "--machines", hosts, "--memory", "500MB", "--json"),
+            environment=dict(os.environ),
+        )
+        plan = json.loads(done.stdout)
+        first, second = plan["machines"]
+        assert sorted(first["layers"] + second["layers"]) == [0, 1, 2, 3]
+        assert second["name"] == f"127.0.0.1:{member.port}"
+        assert second["streamed_bytes"] == 0
+        assert plan["seconds_per_token"] > plan["link_seconds"] > 0
+        shown = edgellm("plan", folder, "--machines", hosts, environment=dict(os.environ))
+        assert "layers" in shown.stdout
+        while "has gone" not in member.said:
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "8.8.8.8", "::"])
+def test_join_listens_at_no_public_address(folder, tmp_path, capsys, address):
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 43)
+    secret.chmod(0o600)
+    words = ["cluster", "join", str(folder), "--secret", str(secret), "--address", address]
+    assert main(words) == 2
+    assert "hint:" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""Files of machines in the forms that there are, and the secret beside them."""
+
+import json
+import os
+
+import pytest
+
+from edgellm.distributed.links.addresses import DEFAULT_PORT, Address, parse_address
+from edgellm.distributed.links.machines import read_machines
+from edgellm.distributed.links.secret import new_secret, read_secret, write_secret
+from edgellm.errors import ConfigError
+
+MLX_LAUNCH = [
+    {"ssh": "first", "ips": ["10.0.0.1"], "rdma": [None, "rdma_en5"]},
+    {"ssh": "user@second", "ips": ["10.0.0.2", "10.1.0.2"], "rdma": ["rdma_en5", None]},
+]
+
+
+def written(path, document):
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return path
+
+
+def test_the_form_of_mlx_launch(tmp_path):
+    for document in (MLX_LAUNCH, {"backend": "jaccl", "hosts": MLX_LAUNCH}):
+        first, second = read_machines(written(tmp_path / "hosts.json", document))
+        assert (first.name, first.address) == ("first", Address("10.0.0.1", DEFAULT_PORT))
+        assert (second.ssh, second.address.host) == ("user@second", "10.0.0.2")
+
+
+def test_the_form_of_the_ring(tmp_path):
+    document = [["10.0.0.1:5000", "10.0.0.1:5001"], ["10.0.0.2:5000"], ["[fd00::3]:5000"]]
+    machines = read_machines(written(tmp_path / "hosts.json", document))
+    assert [str(machine.address) for machine in machines] == [
+        "10.0.0.1:5000",
+        "10.0.0.2:5000",
+        "[fd00::3]:5000",
+    ]
+    assert machines[1].name == "10.0.0.2:5000"
+    assert machines[1].ssh is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "[",
+        "[" * 100_000,
+        {},
+        [],
+        [["10.0.0.1"]],
+        [["10.0.0.1"], 3],
+        [["10.0.0.1"], {"ssh": "x"}],
+        [["10.0.0.1"], {"ips": []}],
+        [["10.0.0.1"], {"ips": [3]}],
+        [["10.0.0.1"], {"ips": ["10.0.0.2"], "port": "x"}],
+        [["10.0.0.1"], {"ips": ["10.0.0.2"], "ssh": "-oProxyCommand=x"}],
+        [["10.0.0.1"], {"ips": ["10.0.0.2"], "ssh": "a b"}],
+        [["10.0.0.1"], ["10.0.0.2"], ["10.0.0.2"]],
+        [["10.0.0.1"], ["somewhere.example"]],
+        [["10.0.0.1"], ["8.8.8.8"]],
+        [["10.0.0.1"]] * 65,
+    ],
+)
+def test_what_names_no_machines(tmp_path, document):
+    with pytest.raises(ConfigError) as raised:
+        read_machines(written(tmp_path / "hosts.json", document))
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "224.0.0.1", "localhost", ""),
+        *("10.0.0.1:0", "10.0.0.1:70000", "10.0.0.1:x", "300.1.1.1"),
+    ],
+)
+def test_addresses_that_are_refused(text):
+    with pytest.raises(ConfigError) as raised:
+        parse_address(text)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1", "127.0.0.1", DEFAULT_PORT),
+        ("192.168.1.2:5000", "192.168.1.2", 5000),
+        ("100.100.1.2", "100.100.1.2", DEFAULT_PORT),
+        ("169.254.3.4", "169.254.3.4", DEFAULT_PORT),
+        ("::1", "::1", DEFAULT_PORT),
+        ("[fe80::1]", "fe80::1", DEFAULT_PORT),
+        ("[fd00::1]:5000", "fd00::1", 5000),
+    ],
+)
+def test_addresses_that_are_private(text, host, port):
+    assert parse_address(text) == Address(host, port)
+
+
+def test_a_secret_is_its_owners_alone(tmp_path):
+    path, secret = tmp_path / "secret", new_secret()
+    write_secret(path, secret)
+    assert read_secret(path) == secret.encode()
+    assert path.stat().st_mode & 0o777 == 0o600
+    os.chmod(path, 0o644)
+    with pytest.raises(ConfigError, match="others can read"):
+        read_secret(path)
+    os.chmod(path, 0o600)
+    path.write_text("short\n")
+    with pytest.raises(ConfigError, match="5 characters"):
+        read_secret(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_secret(tmp_path / "none")

@@ -1,0 +1,156 @@
+"""A machine that dies, stops or is cut off is an error that names it, within ten seconds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.clusters import write_hosts
+from support.member_processes import MemberProcess, one_member
+from support.paged import PROMPT
+from support.relay import Relay
+
+import edgellm
+from edgellm.distributed.links.secret import new_secret
+
+SECONDS = 10
+
+
+@pytest.fixture
+def load(tiny_folder):
+    """A function that loads a tiny model on this machine and those of a file."""
+
+    def load(hosts):
+        return edgellm.load(
+            tiny_folder("llama-3.2"), memory="500MB", threads=1, context=200, machines=hosts
+        )
+
+    return load
+
+
+@contextmanager
+def missed(llm, port):
+    """A block that takes a machine away amid a text: an error names it, and comes in time."""
+    stream = llm.stream(PROMPT, max_tokens=150)
+    next(stream)
+    yield
+    begun = time.monotonic()
+    with pytest.raises(edgellm.MachineError, match=f"127.0.0.1:{port} is gone"):
+        for _ in stream:
+            pass
+    assert time.monotonic() - begun < SECONDS
+    with pytest.raises(edgellm.MachineError):  # from then on at once
+        llm.generate(PROMPT)
+
+
+def test_killed_in_the_middle_of_a_text(tiny_folder, tmp_path, load):
+    with (
+        one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts),
+        load(hosts) as llm,
+        missed(llm, member.port),
+    ):
+        member.end()
+
+
+def test_stopped(tiny_folder, tmp_path, load):
+    with (
+        one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts),
+        load(hosts) as llm,
+        missed(llm, member.port),
+    ):
+        member.end(signal.SIGSTOP)
+
+
+def test_cable_cut(tiny_folder, tmp_path, load):
+    secret = new_secret()
+    with (
+        MemberProcess(tiny_folder("llama-3.2"), secret) as member,
+        Relay(member.port) as relay,
+        load(write_hosts(tmp_path, [relay.port], secret)) as llm,
+    ):
+        with missed(llm, relay.port):
+            relay.cut()
+        # the other side finds it out too, and waits for the next cluster
+        ends = time.monotonic() + SECONDS
+        while "is gone" not in member.said and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert "is gone" in member.said
+        relay.mend()
+        with load(write_hosts(tmp_path / "next", [member.port], secret)) as again:
+            assert again.generate(PROMPT, max_tokens=3).text
+
+
+def test_the_command_ends_with_an_error_and_leaves_nothing(tiny_folder, tmp_path):
+    folder = tiny_folder("llama-3.2")
+    with one_member(folder, tmp_path) as (member, hosts):
+        member.end(signal.SIGSTOP)
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "edgellm", "generate", str(folder), "Once", "--machines", hosts],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"127.0.0.1:{member.port}" in done.stderr
+        assert "hint:" in done.stderr
+        assert time.monotonic() - begun < SECONDS + 5  # the interpreter's start included
+
+
+@pytest.mark.parametrize("after", ["has come", "waiting at"])
+def test_the_first_machine_is_interrupted(tiny_folder, tmp_path, after):
+    folder = tiny_folder("llama-3.2")
+    with one_member(folder, tmp_path) as (member, hosts):
+        words = [sys.executable, "-m", "edgellm", "generate", str(folder), "Once", "--max-tokens"]
+        first = subprocess.Popen(
+            [*words, "100000", "--context-window", "64", "--machines", hosts],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while after not in member.said and first.poll() is None:
+            time.sleep(0.02)
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=30)
+        assert first.returncode in {130, -signal.SIGINT, 0}, said
+        ends = time.monotonic() + SECONDS
+        while "has come" in member.said and "has gone" not in member.said:
+            if "is gone" in member.said or time.monotonic() > ends:
+                break
+            time.sleep(0.05)
+        with edgellm.load(
+            folder, memory="500MB", threads=1, context=64, machines=hosts
+        ) as llm:  # it is free again
+            assert llm.generate(PROMPT, max_tokens=3).text
+
+
+def test_a_member_ends_with_ctrl_c_and_with_its_input(tiny_folder, tmp_path):
+    with one_member(tiny_folder("llama-3.2"), tmp_path) as (member, _):
+        member.end(signal.SIGINT)
+        assert member.process.wait(20) == 130
+    with one_member(tiny_folder("llama-3.2"), tmp_path / "other") as (member, _):
+        member.process.stdin.close()
+        assert member.process.wait(20) == 128 + signal.SIGTERM
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_the_first_machine_may_be_late_and_nobody_works_while_waiting(tiny_folder, tmp_path, load):
+    with one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts):
+        time.sleep(1)
+        with load(hosts) as llm:
+            assert llm.generate(PROMPT, max_tokens=3).text
+            before, begun = processor_seconds(member.process.pid), time.monotonic()
+            own = time.process_time()
+            time.sleep(3)
+            waited = time.monotonic() - begun
+            assert processor_seconds(member.process.pid) - before <= 0.05 * waited
+            assert time.process_time() - own <= 0.05 * waited
+
+
+def processor_seconds(pid):
+    """Return what a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,117 @@
+"""Several machines give what one gives, bit for bit, whatever they hold."""
+
+import numpy as np
+import pytest
+from support.clusters import CONTEXT, members, part_budget
+from support.paged import PROMPT
+
+import edgellm
+from edgellm.converters import convert
+
+LAYERS = 8
+PROMPTS = [PROMPT[:5], PROMPT, PROMPT[2:], PROMPT * 3]
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory, tiny_folder):
+    """A tiny model of eight layers in 4 bits."""
+    made = tmp_path_factory.mktemp("made") / "4bit"
+    convert(tiny_folder("llama-3.2", config={"num_hidden_layers": LAYERS}, seed=1), made, bits=4)
+    return made
+
+
+def answers(llm):
+    """Return what a model computes alone, in a batch of four, and with draft tokens."""
+    logits = np.array(llm.logits(PROMPT))
+    batch = [completion.text for completion in llm.generate_batch(PROMPTS, max_tokens=12)]
+    drafted = llm.generate(PROMPT * 2, max_tokens=20)
+    return logits, batch, drafted.text, [score.logprob for score in llm.score([(PROMPT, PROMPT)])]
+
+
+def require_equal(one, many):
+    assert np.array_equal(one[0], many[0])
+    assert one[1:] == many[1:]
+
+
+@pytest.mark.parametrize("kv_bits", [16, 8, 4])
+@pytest.mark.parametrize("activations", ["int8", "float"])
+def test_machines_in_memory_equal_one(quantized, tmp_path, activations, kv_bits):
+    load = {"context": CONTEXT, "threads": 1, "activations": activations, "kv_bits": kv_bits}
+    with edgellm.load(quantized, memory="500MB", **load) as llm:
+        one = answers(llm)
+    for others in (1, 2):
+        with (
+            members(quantized, tmp_path / str(others), ["500MB"] * others) as hosts,
+            edgellm.load(quantized, memory="500MB", machines=hosts, **load) as llm,
+        ):
+            assert llm.plan.resident
+            require_equal(one, answers(llm))
+
+
+@pytest.mark.parametrize("kv_bits", [16, 4])
+def test_machines_that_page_in_turns_equal_one(quantized, tmp_path, kv_bits):
+    load = {"context": CONTEXT, "threads": 1, "kv_bits": kv_bits}
+    with edgellm.load(quantized, memory="500MB", **load) as llm:
+        one = answers(llm)
+    own = part_budget(quantized, 3, 1, outer=True, kv_bits=kv_bits)
+    other = part_budget(quantized, 3, 0, kv_bits=kv_bits)
+    with (
+        members(quantized, tmp_path, [other, other]) as hosts,
+        edgellm.load(quantized, memory=own, machines=hosts, **load) as llm,
+    ):
+        assert not llm.plan.resident
+        assert llm.plan.streamed
+        assert llm.model.layers.takes_trees  # the drafts are trees then
+        require_equal(one, answers(llm))
+
+
+@pytest.mark.parametrize("kind", ["mistral-window", "qwen2-window", "llama-biases"])
+@pytest.mark.parametrize("backend", ["auto", "mlx"])
+def test_kinds_of_models_equal_one(tiny_folder, tmp_path, kind, backend):
+    folder = tiny_folder(kind)
+    load = {"context": CONTEXT, "threads": 1, "backend": backend, "memory": "500MB"}
+    with edgellm.load(folder, **load) as llm:
+        one = answers(llm)
+    with (
+        members(folder, tmp_path, ["500MB"]) as hosts,
+        edgellm.load(folder, machines=hosts, **load) as llm,
+    ):
+        require_equal(one, answers(llm))
+
+
+@pytest.mark.parametrize("kind", ["llama-3.2", "mistral-window"])
+def test_a_chat_goes_on_from_the_caches_of_all_machines(tiny_folder, tmp_path, kind):
+    folder = tiny_folder(kind)
+    load = {"context": 200, "threads": 1, "memory": "500MB"}
+
+    def talk(llm):
+        chat = llm.chat(max_tokens=12, temperature=0)
+        texts = [chat.send("Once upon a time"), chat.send("And then?")]
+        again = llm.chat(max_tokens=12, temperature=0)  # begins as the first one did
+        texts.append(again.send("Once upon a time"))
+        return texts, chat.send("The end?")
+
+    with edgellm.load(folder, **load) as llm:
+        one = talk(llm)
+    with (
+        members(folder, tmp_path, ["500MB"]) as hosts,
+        edgellm.load(folder, machines=hosts, **load) as llm,
+    ):
+        assert talk(llm) == one
+        assert len(llm.prefix_cache) > 0
+
+
+def test_a_cancelled_answer_leaves_nothing_behind(quantized, tmp_path):
+    load = {"context": CONTEXT, "threads": 1, "memory": "500MB"}
+    with edgellm.load(quantized, **load) as llm:
+        one = llm.generate(PROMPT, max_tokens=30).text
+    with (
+        members(quantized, tmp_path, ["500MB"]) as hosts,
+        edgellm.load(quantized, machines=hosts, **load) as llm,
+    ):
+        for tokens in range(1, 6):
+            stream = llm.stream(PROMPT, max_tokens=30, reuse_cache=True)
+            for _ in range(tokens):
+                next(stream)
+            stream.cancel()
+            assert llm.generate(PROMPT, max_tokens=30, reuse_cache=True).text == one
