@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edgellm.models.model import Embedding
 from edgellm.training.adapted_block import AdaptedBlock, Results
+from edgellm.training.kept_inputs import KeptInputs
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
@@ -45,6 +46,7 @@ class TrainedModel:
         first: the number of the first layer that is changed: derivatives end there.
         logits: hidden states (R, E) after all layers to logits (R, V), differentiable.
         recompute: whether all of a layer is computed again downwards, and only its input is kept.
+        keep: returns what keeps the inputs of a step's layers.
     """
 
     embed: Embedding
@@ -54,6 +56,7 @@ class TrainedModel:
     first: int
     logits: Callable[[mx.array], mx.array]
     recompute: bool = True
+    keep: Callable[[], KeptInputs] = list
 
     def kept_results(self) -> dict[int, Results] | None:
         """Return where rows keep each layer's results; None: they are computed again."""
@@ -175,7 +178,7 @@ def step_loss(
 
 def upwards(
     model: TrainedModel, rows: Sequence[Rows], *, kept: int = 0
-) -> tuple[list[list[mx.array]], list[mx.array]]:
+) -> tuple[KeptInputs, list[mx.array]]:
     """Return the inputs of each changed layer, and the states of all rows after all layers.
 
     Args:
@@ -185,7 +188,7 @@ def upwards(
     """
     hidden = [model.embedding_scale * model.embed(each.batch.ids) for each in rows]
     mx.eval(hidden)
-    kept_inputs = []
+    kept_inputs = model.keep()
     for index in range(model.count):
         if kept and index >= model.first:
             kept_inputs.append(hidden[:kept])
@@ -201,7 +204,7 @@ def upwards(
 def downwards(
     model: TrainedModel,
     rows: Sequence[Rows],
-    kept_inputs: list[list[mx.array]],
+    kept_inputs: KeptInputs,
     gradients: list[mx.array],
     asked: int,
 ) -> list[Change]:

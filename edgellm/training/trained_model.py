@@ -22,6 +22,7 @@ from edgellm.runtime.loader import make_matrix
 from edgellm.settings import LoadSettings
 from edgellm.training.adapted_block import AdaptedBlock
 from edgellm.training.gradients import TrainedModel
+from edgellm.training.kept_inputs import InputFile, InputsOnDisk
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
 from edgellm.training.operations.products import frozen_product
@@ -53,14 +54,17 @@ class OpenModel:
         lora: what is learned.
         memory: which layers are in memory.
         settings: which arithmetic computes.
+        inputs: which kept inputs are in a file; None: all are in memory.
         reader: reads the files; None opens one.
 
     Attributes:
         model: its parts.
         reader: that reads its files.
+        input_file: that holds kept inputs, if any.
 
     Raises:
         ConfigError: it has fewer layers than are to be trained.
+        ConversionError: the disk has no room for kept inputs.
         ReadError: a file cannot be read.
     """
 
@@ -71,8 +75,12 @@ class OpenModel:
         memory: LayersInMemory,
         settings: LoadSettings,
         *,
+        inputs: InputsOnDisk | None = None,
         reader: Reader | None = None,
     ) -> None:
+        self.input_file: InputFile | None = None
+        if inputs is not None:
+            self.input_file = InputFile(inputs)
         config = checkpoint.config
         count = config.num_hidden_layers
         first = first_changed(lora, count)
@@ -126,6 +134,7 @@ class OpenModel:
             first=first,
             logits=logits,
             recompute=memory.recompute,
+            keep=list if self.input_file is None else self.input_file.stack,
         )
 
     def row_lengths(self) -> list[dict[str, mx.array]]:
@@ -152,6 +161,8 @@ class OpenModel:
         self.model.layers.close()
         self._embed.close()
         self.reader.close()
+        if self.input_file is not None:
+            self.input_file.close()
         mx.set_cache_limit(self._cache_limit)
 
     def _read(self, group: TensorGroup) -> WeightBuffer:

@@ -4,6 +4,7 @@ import numpy as np
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.settings import LoadSettings
+from edgellm.training.kept_inputs import InputsOnDisk
 from edgellm.training.low_rank import LoraSettings, targets_named
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
 from edgellm.training.trained_model import LayersInMemory, OpenModel
@@ -11,11 +12,22 @@ from edgellm.training.trained_model import LayersInMemory, OpenModel
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.0, targets=targets_named("all"))
 
 
-def open_training(folder, *, pinned=(), buffers=2, lora=LORA, activations="float", recompute=True):
-    """A model that is open for training."""
+def open_training(
+    folder,
+    *,
+    pinned=(),
+    buffers=2,
+    lora=LORA,
+    activations="float",
+    recompute=True,
+    on_disk=0,
+):
+    """A model that is open for training; of ``on_disk`` layers kept inputs are in a file."""
     settings = LoadSettings(activations=activations)
     checkpoint = read_checkpoint(folder)
-    return OpenModel(checkpoint, lora, LayersInMemory(pinned, buffers, recompute), settings)
+    memory = LayersInMemory(pinned, buffers, recompute)
+    inputs = InputsOnDisk(folder, on_disk, 1 << 20) if on_disk else None
+    return OpenModel(checkpoint, lora, memory, settings, inputs=inputs)
 
 
 def sequences(lengths=(9, 17, 5, 12), vocabulary=300, seed=0):

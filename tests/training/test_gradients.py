@@ -119,6 +119,13 @@ def test_paged_layers_give_the_same_bits_and_read_the_least(folders, whole, pinn
     assert reads == 2 * (streamed - min(buffers, streamed))
 
 
+@pytest.mark.parametrize("on_disk", [1, LAYERS - 1, LAYERS])
+def test_inputs_that_are_kept_in_a_file_give_the_same_bits(folders, whole, on_disk):
+    found, _ = computed(folders["llama"], on_disk=on_disk, rounds=2)
+    assert found.loss == whole.loss
+    assert equal(found.by_changes, whole.by_changes)
+
+
 def test_int8_activations_give_the_same_bits_paged_too(folders):
     whole, _ = computed(folders["llama"], pinned=range(LAYERS), rounds=2, activations="int8")
     paged, _ = computed(folders["llama"], activations="int8")

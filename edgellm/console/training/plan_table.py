@@ -18,12 +18,21 @@ def show_training_plan(plan: Mapping[str, Any], *, name: str) -> None:
         ("least memory", f"--memory {plan['least'] // 1_000_000}MB"),
         ("layers in memory", f"{plan['pinned']} of {plan['layers']}"),
         ("a step", _step(plan)),
-        ("read a step", size(plan["bytes_read"]) if plan["bytes_read"] else "nothing"),
+        ("read a step", _moved(plan)),
         *_disk(plan),
         ("arithmetic", _arithmetic(plan)),
         ("time a step", f"{seconds(plan['seconds_a_step'])}, limited by {_limit(plan)}"),
     ]
     show_rows(rows, title=name)
+
+
+def _moved(plan: Mapping[str, Any]) -> str:
+    if not plan["bytes_read"]:
+        return "nothing"
+    if not plan["bytes_written"]:
+        return size(plan["bytes_read"])
+    written = size(plan["bytes_written"])
+    return f"{size(plan['bytes_read'])}, and {written} of kept inputs written"
 
 
 def _step(plan: Mapping[str, Any]) -> str:

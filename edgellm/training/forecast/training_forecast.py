@@ -41,7 +41,8 @@ class TrainingForecast:
         learned: numbers that are learned.
         step_tokens: of a step.
         micro_tokens: of them that go through a layer together.
-        bytes_read: a step.
+        bytes_read: a step, of layers and of kept inputs.
+        bytes_written: a step, of kept inputs.
         operations: of a token.
         disk: bytes a second; None where it was not measured, or nothing is read.
         arithmetic: operations a second.
@@ -58,6 +59,7 @@ class TrainingForecast:
     step_tokens: int
     micro_tokens: int
     bytes_read: int
+    bytes_written: int = 0
     operations: int
     disk: float | None
     arithmetic: float
@@ -70,12 +72,13 @@ class TrainingForecast:
             return 0
         if not self.disk:
             return None
-        return math.ceil(self.bytes_read / self.disk * self.arithmetic / self.operations)
+        moved = self.bytes_read + self.bytes_written
+        return math.ceil(moved / self.disk * self.arithmetic / self.operations)
 
     @property
     def seconds(self) -> float:
         """The time of a step: of its arithmetic or its reads, whichever takes longer."""
-        reading = self.bytes_read / self.disk if self.disk else 0.0
+        reading = (self.bytes_read + self.bytes_written) / self.disk if self.disk else 0.0
         return max(self.operations * self.step_tokens / self.arithmetic, reading)
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def forecast_training(
     )
     config = checkpoint.config
     first = first_changed(lora, config.num_hidden_layers)
-    bytes_read = bytes_of_a_step(checkpoint, memory, first)
+    bytes_read = bytes_of_a_step(checkpoint, memory, first) + memory.disk_bytes
     disk = target.disk
     if disk is None and here and bytes_read:
         files = {extent.file for layer in checkpoint.layers for extent in layer.extents}
@@ -151,6 +154,7 @@ def forecast_training(
         step_tokens=step_tokens,
         micro_tokens=memory.micro_tokens,
         bytes_read=bytes_read,
+        bytes_written=memory.disk_bytes,
         operations=(OPERATIONS + (OPERATIONS_OF_REFERENCE if prefers else 0))
         * matrix_numbers(checkpoint),
         disk=disk,

@@ -13,7 +13,8 @@ from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.budget_planner import spread
 from edgellm.reading.disk_reader import BOUNCE_BYTES
 from edgellm.training.gradients import HEAD_ROWS
-from edgellm.training.low_rank import LoraSettings, count_learned, first_changed
+from edgellm.training.kept_inputs import UNDER_WAY
+from edgellm.training.low_rank import LoraSettings, first_changed
 from edgellm.training.operations.products import BLOCK_BYTES
 from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
 
@@ -40,7 +41,8 @@ class TrainingMemory:
         outer: norm, output matrix, and the embedding where it is the same.
         layers: of the layers that stay, and of the buffers for the others.
         adapter: numbers, derivatives and both moments, and a reference's numbers.
-        kept_inputs: of each changed layer, for all tokens of a step, and a reference's states.
+        kept_inputs: of each changed layer whose inputs stay in memory, for all tokens of a step;
+            of those that are being written or read; and a reference's states.
         backward: derivatives of one layer, and of the head.
         results: of the products and attention of all layers, so that they need not be computed
             again; 0 where there is no room for them besides all layers.
@@ -48,6 +50,8 @@ class TrainingMemory:
         pinned: layers that stay.
         count: layers in all.
         micro_tokens: tokens that go through a layer together.
+        inputs_on_disk: changed layers whose inputs go to a file, and come back.
+        input_bytes: of a layer's inputs.
     """
 
     outer: int
@@ -60,6 +64,8 @@ class TrainingMemory:
     pinned: int
     count: int
     micro_tokens: int
+    inputs_on_disk: int = 0
+    input_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -99,7 +105,14 @@ class TrainingMemory:
         held = f"{self.pinned} of {self.count} layers in memory"
         if self.pinned < self.count:
             held += f", at most {self.reads} read a step"
+        if self.inputs_on_disk:
+            held += f"; {self.disk_bytes / 1e9:.2f} GB of kept inputs written and read a step"
         return f"{self.total / 1e9:.2f} GB: {held}"
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of kept inputs that a step writes to a file, and reads again."""
+        return self.inputs_on_disk * self.input_bytes
 
     @property
     def reads(self) -> int:
@@ -120,7 +133,8 @@ def plan_training(
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
-    A step goes through a layer in smaller parts where it does not fit at once.
+    A step goes through a layer in smaller parts where it does not fit at once; where that is not
+    enough, as many kept inputs as must go to a file.
 
     Args:
         checkpoint: the model.
@@ -134,16 +148,13 @@ def plan_training(
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
     """
-    most = min(max(micro_tokens, longest), step_tokens)
-    while True:
-        least = _least(checkpoint, lora, step_tokens, most, longest, reference=reference)
-        if least.total <= budget or most <= longest:
-            break
-        most = max(longest, most // 2)
-    if least.total > budget:
+    step = _Step(checkpoint, lora, step_tokens, longest, reference)
+    least = step.fitting(budget, min(max(micro_tokens, longest), step_tokens))
+    if least is None:
+        total = step.least.total
         raise MemoryBudgetError(
-            f"training takes {least.total / 1e9:.2f} GB, and the budget is {budget / 1e9:.2f} GB",
-            hint=f"give --memory {math.ceil(least.total / 1e6)}MB, or take a smaller --batch or "
+            f"training takes {total / 1e9:.2f} GB, and the budget is {budget / 1e9:.2f} GB",
+            hint=f"give --memory {math.ceil(total / 1e6)}MB, or take a smaller --batch or "
             "--max-tokens",
         )
     layer_bytes = [layer.nbytes for layer in checkpoint.layers]
@@ -167,8 +178,7 @@ def least_memory(
     reference: bool = False,
 ) -> int:
     """Return the smallest budget that ``plan_training`` takes, of whole megabytes."""
-    tokens = min(longest, step_tokens)
-    least = _least(checkpoint, lora, step_tokens, tokens, longest, reference=reference)
+    least = _Step(checkpoint, lora, step_tokens, longest, reference).least
     return math.ceil(least.total / 1e6) * 1_000_000
 
 
@@ -181,40 +191,91 @@ def _results(checkpoint: Checkpoint, lora: LoraSettings, tokens: int) -> int:
     return changed * tokens * widths * ITEM
 
 
-def _least(
-    checkpoint: Checkpoint,
-    lora: LoraSettings,
-    step_tokens: int,
-    tokens: int,
-    longest: int,
-    *,
-    reference: bool,
-) -> TrainingMemory:
-    """Return the memory with no layer pinned, and ``tokens`` in a layer together."""
-    config = checkpoint.config
-    count = config.num_hidden_layers
-    changed = count - first_changed(lora, count)
-    hidden, inner = config.hidden_size, config.intermediate_size
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
-    shapes = config.tensor_shapes()
-    numbers = count_learned(config, lora)
-    squares = 0
-    if lora.dora:  # of rows, with those that lie beside them
-        squares = changed * sum(shape[0] for shape in shapes.values() if len(shape) == 2)
-    scores = SCORES * config.num_attention_heads * longest**2
-    head = 4 * HEAD_ROWS * config.vocab_size
-    backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
-    # before and after a layer
-    states = (changed + 2 + 2 * reference) * step_tokens
-    return TrainingMemory(
-        outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
-        layers=min(BUFFERS, count) * max(layer.nbytes for layer in checkpoint.layers),
-        adapter=ITEM * ((4 + reference) * numbers + squares),
-        kept_inputs=states * hidden * ITEM,
-        backward=int(backward),
-        pinned=0,
-        count=count,
-        micro_tokens=tokens,
-    )
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The largest step of a run.
+
+    Attributes:
+        checkpoint: the model.
+        lora: what is learned.
+        tokens: of the step.
+        longest: tokens of its longest sequence.
+        reference: whether its tokens also go through the model as it was.
+    """
+
+    checkpoint: Checkpoint
+    lora: LoraSettings
+    tokens: int
+    longest: int
+    reference: bool
+
+    @property
+    def changed(self) -> int:
+        """Layers that are changed."""
+        count = self.checkpoint.config.num_hidden_layers
+        return count - first_changed(self.lora, count)
+
+    @property
+    def least(self) -> TrainingMemory:
+        """The least memory: a sequence at a time, and inputs in a file where that is less."""
+        tokens = min(self.longest, self.tokens)
+        return min(self.memory(tokens), self.memory(tokens, self.changed), key=_total)
+
+    def fitting(self, budget: int, most: int) -> TrainingMemory | None:
+        """Return the memory of a step of which as many tokens as may go through a layer at once.
+
+        Inputs go to a file only where memory would not do otherwise. None: nothing fits.
+        """
+        sizes = [most]
+        while sizes[-1] > self.longest:
+            sizes.append(max(self.longest, sizes[-1] // 2))
+        for tokens in sizes:
+            found = self.memory(tokens)
+            if found.total <= budget:
+                return found
+        for tokens in sizes:
+            found = self.memory(tokens)
+            over = -(-(found.total - budget) // found.input_bytes)
+            if over + UNDER_WAY <= self.changed:
+                return self.memory(tokens, over + UNDER_WAY)
+        return None
+
+    def memory(self, tokens: int, on_disk: int = 0) -> TrainingMemory:
+        """Return the memory with no layer pinned.
+
+        Args:
+            tokens: that are in a layer together.
+            on_disk: layers whose inputs are in a file.
+        """
+        checkpoint, lora = self.checkpoint, self.lora
+        config, shapes = checkpoint.config, checkpoint.config.tensor_shapes()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
+        numbers = sum(lora.rank * sum(shapes[f"{target}.weight"]) for target in lora.targets)
+        scores = SCORES * config.num_attention_heads * self.longest**2
+        head = 4 * HEAD_ROWS * config.vocab_size
+        backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
+        # before and after a layer, of policy and reference
+        states = self.changed - on_disk + 2 + 2 * self.reference
+        if on_disk:
+            states += UNDER_WAY
+        input_bytes = self.tokens * hidden * ITEM
+        return TrainingMemory(
+            outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
+            layers=min(BUFFERS, config.num_hidden_layers)
+            * max(layer.nbytes for layer in checkpoint.layers),
+            adapter=(4 + self.reference) * ITEM * self.changed * numbers,
+            kept_inputs=states * input_bytes,
+            backward=int(backward),
+            pinned=0,
+            count=config.num_hidden_layers,
+            micro_tokens=tokens,
+            inputs_on_disk=on_disk,
+            input_bytes=input_bytes,
+        )
+
+
+def _total(memory: TrainingMemory) -> int:
+    return memory.total

@@ -23,6 +23,7 @@ from edgellm.training.data.rendering import Rendered, render
 from edgellm.training.data.windows import windows
 from edgellm.training.full.memory import FullMemory, plan_full
 from edgellm.training.full.weights import number_shapes, require_plain
+from edgellm.training.kept_inputs import InputsOnDisk
 from edgellm.training.learners.adapter import AdapterLearner
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner, TrainingItem
@@ -257,8 +258,12 @@ def _of_adapter(asked: _Asked, memory: TrainingMemory) -> dict[str, Any]:
     """Return what a learner of an adapter is made of, by name; the model is opened."""
     request, checkpoint = asked.request, asked.checkpoint
     lora = request.settings.lora
+    inputs = None
+    if memory.inputs_on_disk:
+        place = request.folder.absolute().parent
+        inputs = InputsOnDisk(place, memory.inputs_on_disk, memory.disk_bytes)
     return {
-        "opened": OpenModel(checkpoint, lora, memory.in_memory, request.load),
+        "opened": OpenModel(checkpoint, lora, memory.in_memory, request.load, inputs=inputs),
         "config": checkpoint.config,
         "lora": lora,
         "micro_tokens": memory.micro_tokens,

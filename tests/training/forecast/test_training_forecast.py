@@ -77,12 +77,31 @@ def test_the_disk_is_hidden_where_arithmetic_takes_as_long(checkpoint):
     assert plan.bytes_read > 0
     assert not plan.is_measured
     numbers = plan.operations / 6
-    expected = plan.bytes_read / 1e6 * plan.arithmetic / (6 * numbers)
+    moved = plan.bytes_read + plan.bytes_written
+    expected = moved / 1e6 * plan.arithmetic / (6 * numbers)
     assert plan.hidden_from == pytest.approx(expected, abs=1)
-    assert plan.seconds == pytest.approx(plan.bytes_read / 1e6), "128 tokens are not as many"
+    assert plan.seconds == pytest.approx(moved / 1e6), "128 tokens are not as many"
     assert plan.learned == count_numbers(initial_changes(checkpoint.config, LORA, 0))
     with pytest.raises(MemoryBudgetError):
         forecast(checkpoint, least - 1_000_001, target)
+
+
+def test_kept_inputs_on_disk_are_written_and_read(checkpoint):
+    target = TargetMachine(disk=1e6)
+    lengths = [100] * 400
+
+    def planned(memory):
+        load = LoadSettings(memory=memory)
+        return forecast_training(checkpoint, SETTINGS, load, target, lengths=lengths, here=False)
+
+    roomy = planned("4GB")
+    tight = planned(roomy.least)
+    assert roomy.bytes_written == 0
+    assert tight.bytes_written == LAYERS * sum(lengths) * checkpoint.config.hidden_size * 4
+    layers = tight.bytes_read - tight.bytes_written
+    assert 0 <= layers <= 2 * LAYERS * checkpoint.layers[0].nbytes
+    moved = (tight.bytes_read + tight.bytes_written) / 1e6
+    assert tight.seconds == pytest.approx(moved)
 
 
 def test_the_arithmetic_of_a_model_that_is_here_is_measured(checkpoint):
