@@ -13,10 +13,10 @@ as SentencePiece, the models' training and transformers 4 do. A model that colla
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.bounded import read_bounded, refuse_lfs_pointer
@@ -70,8 +70,7 @@ class PieceVocabulary(TokenTable):
         self.named: dict[str, str | None] = self._named(settings)
         special = settings.special_texts.union(filter(None, self.named.values()))
         self._added = self._added_tokens(settings, special)
-        self._lengths = sorted({len(text) for text in self._added}, reverse=True)
-        self._starts = _any_of({text[0] for text in self._added})
+        self._find = _AddedTokens(self._added.values())
 
         control = {at for at, kind in enumerate(model.kinds) if kind in (CONTROL, UNKNOWN)}
         self.special_ids: frozenset[int] = frozenset(
@@ -119,38 +118,63 @@ class PieceVocabulary(TokenTable):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""
         ids: list[int] = []
-        start = 0
-        for token, begin, end in self._added_in(text):
-            between = text[start:begin]
-            if token.lstrip:
-                between = between.rstrip()
-            ids += self._encode_plain(between, first=start == 0)
-            ids.append(self._ids[token.content])
-            start = end
-            while token.rstrip and text[start : start + 1].isspace():
-                start += 1
-        ids += self._encode_plain(text[start:], first=start == 0)
+        for part in self._parts(text, self._find):
+            if isinstance(part, str):
+                ids.append(self._ids[part])
+            else:
+                ids += self._encode_plain(part.text, first=part.first)
         if add_special_tokens:
             return [*self.begin, *ids, *self._end]
         return ids
 
-    def _added_in(self, text: str) -> Iterator[tuple[AddedToken, int, int]]:
-        """Yield each added token in a text with its begin and end.
+    def encode_marked(
+        self, text: str, mark: str, control: frozenset[int], *, add_special_tokens: bool
+    ) -> list[int]:
+        """Return the ids of ``text``, where control tokens are such behind ``mark`` alone."""
+        tokens = [
+            token._replace(content=mark + text) if self._ids[text] in control else token
+            for text, token in self._added.items()
+        ]
+        ids: list[int] = []
+        for part in self._parts(text, _AddedTokens(tokens)):
+            if isinstance(part, str):
+                ids.append(self._ids[part.removeprefix(mark)])
+            else:
+                ids += self._as_text(part, control)
+        if add_special_tokens:
+            return [*self.begin, *ids, *self._end]
+        return ids
 
-        From each place the longest is taken, and the search goes on behind it.
+    def _as_text(self, part: _Between, control: frozenset[int]) -> list[int]:
+        """Return the ids of a text in which what spells a control token is text.
+
+        The library cuts out tokens that a user has defined; it does not see those that are given to
+        it in two parts.
         """
-        at = 0
-        while match := self._starts.search(text, at):
-            begin, at = match.start(), match.end()
-            for length in self._lengths:
-                token = self._added.get(text[begin : begin + length])
-                if token is None:
-                    continue
-                end = begin + len(token.content)
-                if not (token.single_word and _inside_word(text, begin, end)):
-                    yield token, begin, end
-                    at = end
-                    break
+        ids = self._encode_plain(part.text, first=part.first)
+        texts = [text for text in self._added if self._ids[text] in control and len(text) > 1]
+        if control.isdisjoint(ids) or not texts:
+            return ids
+        inside = "|".join(f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in texts)
+        ids = []
+        for piece in re.split(inside, part.text):
+            ids += self._encode_plain(piece, first=part.first and not ids)
+        self.refuse_control(part.text, ids, control)
+        return ids
+
+    def _parts(self, text: str, find: _AddedTokens) -> Iterator[str | _Between]:
+        """Yield added tokens as they are written, and what lies between."""
+        start = 0
+        for token, begin, end in find.places(text):
+            between = text[start:begin]
+            if token.lstrip:
+                between = between.rstrip()
+            yield _Between(between, first=start == 0)
+            yield token.content
+            start = end
+            while token.rstrip and text[start : start + 1].isspace():
+                start += 1
+        yield _Between(text[start:], first=start == 0)
 
     def _encode_plain(self, text: str, *, first: bool) -> list[int]:
         """Return the ids of a text without added tokens; ``first``: nothing stands before it."""
@@ -188,6 +212,40 @@ class PieceVocabulary(TokenTable):
             if text in self._ids:
                 added.setdefault(text, AddedToken(text))
         return added
+
+
+class _Between(NamedTuple):
+    """A text between added tokens; ``first``: nothing stands before it."""
+
+    text: str
+    first: bool
+
+
+class _AddedTokens:
+    """Finds added tokens in texts."""
+
+    def __init__(self, tokens: Iterable[AddedToken]) -> None:
+        self._added = {token.content: token for token in tokens}
+        self._lengths = sorted({len(text) for text in self._added}, reverse=True)
+        self._starts = _any_of({text[0] for text in self._added})
+
+    def places(self, text: str) -> Iterator[tuple[AddedToken, int, int]]:
+        """Yield each added token in a text with its begin and end.
+
+        From each place the longest is taken, and the search goes on behind it.
+        """
+        at = 0
+        while match := self._starts.search(text, at):
+            begin, at = match.start(), match.end()
+            for length in self._lengths:
+                token = self._added.get(text[begin : begin + length])
+                if token is None:
+                    continue
+                end = begin + len(token.content)
+                if not (token.single_word and _inside_word(text, begin, end)):
+                    yield token, begin, end
+                    at = end
+                    break
 
 
 def _any_of(characters: set[str]) -> re.Pattern[str]:

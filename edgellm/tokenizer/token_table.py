@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from edgellm.errors import TokenizerError
@@ -50,6 +50,22 @@ class TokenTable(ABC):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""
 
+    @abstractmethod
+    def encode_marked(
+        self, text: str, mark: str, control: frozenset[int], *, add_special_tokens: bool
+    ) -> list[int]:
+        """Return the ids of ``text``, where control tokens are such behind a mark alone.
+
+        Args:
+            text: any; what spells a control token without a mark before it is text.
+            mark: a character that stands before those that are meant.
+            control: ids of the tokens that need it.
+            add_special_tokens: as ``encode`` has it.
+
+        Raises:
+            TokenizerError: the vocabulary makes a control token of the text all the same.
+        """
+
     def token_of(self, token_id: int) -> str | None:
         """Return the token of an id, ``None`` where there is none."""
         return self._tokens.get(token_id)
@@ -73,3 +89,14 @@ class TokenTable(ABC):
                     f"added token {quoted(text)} has the id {token_id}, "
                     "which belongs to another token"
                 )
+
+    def refuse_control(self, text: str, ids: Iterable[int], control: frozenset[int]) -> None:
+        """Raise TokenizerError where ids of a text hold a control token that it spells.
+
+        One for unknown characters may be there.
+        """
+        if any((self.token_of(own) or "") in text for own in control.intersection(ids)):
+            raise TokenizerError(
+                "the vocabulary has no other tokens for a text that spells a control token",
+                hint="take it out of the text",
+            )

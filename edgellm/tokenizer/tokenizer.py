@@ -148,15 +148,29 @@ class Tokenizer:
         Raises:
             TokenizerError: the text holds half a surrogate pair, or the tokenizer fails on it.
         """
-        require_text("text", text)
+        _require_unicode(text)
         truth("add_special_tokens", add_special_tokens)
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"the text has no valid Unicode character at place {error.start}"
-            ) from error
         return self._vocabulary.encode(text, add_special_tokens=add_special_tokens)
+
+    def encode_marked(self, text: str, mark: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the ids of ``text``, where control tokens are such behind a mark alone.
+
+        Those are ``special_ids`` and ``turn_end_ids``; what spells one elsewhere is text.
+
+        Args:
+            text: any text.
+            mark: a character that stands before the control tokens that are meant.
+            add_special_tokens: as ``encode`` has it.
+
+        Raises:
+            TokenizerError: as ``encode``; or the vocabulary has no other tokens for such text.
+        """
+        _require_unicode(text)
+        truth("add_special_tokens", add_special_tokens)
+        control = self.special_ids | self.turn_end_ids
+        return self._vocabulary.encode_marked(
+            text, mark, control, add_special_tokens=add_special_tokens
+        )
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt: those of ``encode``, but never with two BOS tokens.
@@ -344,3 +358,14 @@ class Tokenizer:
         if token is None:
             return None
         return self._vocabulary.id_of(token)
+
+
+def _require_unicode(text: str) -> None:
+    """Raise TokenizerError where a text holds half a surrogate pair."""
+    require_text("text", text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text has no valid Unicode character at place {error.start}"
+        ) from error

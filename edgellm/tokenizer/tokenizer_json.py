@@ -10,13 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import loads_strict, quoted
-from edgellm.tokenizer.added_tokens import AddedToken, Settings, read_added, within_rows
+from edgellm.tokenizer.added_tokens import (
+    SWITCHES,
+    AddedToken,
+    Settings,
+    read_added,
+    within_rows,
+)
 from edgellm.tokenizer.detokenizer import read_decoding, steps_of
 from edgellm.tokenizer.json_components import check_components, read_frame
 from edgellm.tokenizer.json_model import (
@@ -113,6 +120,41 @@ class JsonVocabulary(TokenTable):
         if add_special_tokens:
             return [*self.begin, *ids, *self._end]
         return ids
+
+    def encode_marked(
+        self, text: str, mark: str, control: frozenset[int], *, add_special_tokens: bool
+    ) -> list[int]:
+        """Return the ids of ``text``, where control tokens are such behind ``mark`` alone."""
+        tokenizer, originals = self._marked(mark, control)
+        with library_errors("the tokenizer fails"):
+            found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        self.refuse_control(text, [own for own in found if own not in originals], control)
+        ids = [originals.get(token_id, token_id) for token_id in found]
+        if add_special_tokens:
+            return [*self.begin, *ids, *self._end]
+        return ids
+
+    @lru_cache(maxsize=1)  # noqa: B019 - a vocabulary lives as long as the program
+    def _marked(self, mark: str, control: frozenset[int]) -> tuple[Any, Mapping[int, int]]:
+        """Return the library's tokenizer with marked control tokens, and their ids by its own."""
+        import tokenizers
+
+        with library_errors(DAMAGED):
+            marked = tokenizers.Tokenizer(self._tokenizer.model)
+            for part in ("normalizer", "pre_tokenizer"):
+                if getattr(self._tokenizer, part) is not None:
+                    setattr(marked, part, getattr(self._tokenizer, part))
+            originals: dict[int, int] = {}
+            # one by one: each gets the next free id, whatever it is in the file
+            for token_id, token in sorted(self._tokenizer.get_added_tokens_decoder().items()):
+                content = mark + token.content if token_id in control else token.content
+                switches = {name: getattr(token, name) for name in SWITCHES}
+                switches["normalized"] = token.normalized
+                marked.add_tokens([tokenizers.AddedToken(content, **switches)])
+                own = marked.token_to_id(content)
+                assert own is not None, "it was added"
+                originals[own] = token_id
+        return marked, originals
 
     def _check_ids(self, added: Mapping[int, AddedToken], *, is_normalized: bool) -> None:
         """Refuse added tokens to which the library, which counts them through, gave other ids."""

@@ -9,6 +9,7 @@ from typing import Literal
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import EdgeLLMError, FormatError
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.control_text import ControlText
 from edgellm.training.data.records import Record
 
 Template = Literal["chat", "alpaca", "plain"]
@@ -30,7 +31,12 @@ WITHOUT_INPUT = (
 
 
 def conversation(
-    record: Record, tokenizer: Tokenizer, template: Template, *, prompt: int = 0
+    record: Record,
+    tokenizer: Tokenizer,
+    template: Template,
+    *,
+    control: ControlText,
+    prompt: int = 0,
 ) -> list[Part]:
     """Return a conversation as a sequence, or as several, with an answer each.
 
@@ -42,13 +48,15 @@ def conversation(
         record: the conversation.
         tokenizer: of the model.
         template: that it is written in.
+        control: what makes tokens of texts.
         prompt: its first messages, of which nothing is learned.
 
     Raises:
         FormatError: a chat template refuses it, or another has no place for it; says its line.
+        TokenizerError: its text cannot be told from a control token.
     """
     if template != "chat":
-        return [_single_turn(record, tokenizer, template)]
+        return [_single_turn(record, tokenizer, template, control)]
     answers = []
     for place, message in enumerate(record.messages):
         if message["role"] == "assistant":
@@ -63,22 +71,22 @@ def conversation(
             is_learned = place >= prompt and place not in record.silent
             answers.append((before, whole, is_learned))
     if any(not later.startswith(whole) for (_, whole, _), (later, _, _) in pairwise(answers)):
-        return [_joined([answer], tokenizer) for answer in answers if answer[2]]
-    return [_joined(answers, tokenizer)]
+        return [_joined([answer], control) for answer in answers if answer[2]]
+    return [_joined(answers, control)]
 
 
-def _joined(answers: Sequence[tuple[str, str, bool]], tokenizer: Tokenizer) -> Part:
+def _joined(answers: Sequence[tuple[str, str, bool]], control: ControlText) -> Part:
     """Return answers one after another.
 
     Args:
         answers: of each the text before it, the text with it, and whether it is learned.
-        tokenizer: of the model.
+        control: what makes tokens of texts.
     """
     ids: list[int] = []
     learned: list[bool] = []
     text = ""
     for before, whole, is_learned in answers:
-        asked, answer = _parted(before[len(text) :], whole[len(before) :], tokenizer, begins=False)
+        asked, answer = _parted(before[len(text) :], whole[len(before) :], control, begins=False)
         ids += [*asked, *answer]
         learned += [False] * len(asked) + [is_learned] * len(answer)
         text = whole
@@ -107,7 +115,9 @@ def text_of(record: Record, tokenizer: Tokenizer, count: int, *, prompt: bool) -
         raise FormatError(f"line {record.line}: {error.message}", hint=error.hint) from error
 
 
-def _single_turn(record: Record, tokenizer: Tokenizer, template: Template) -> Part:
+def _single_turn(
+    record: Record, tokenizer: Tokenizer, template: Template, control: ControlText
+) -> Part:
     if record.instruction is None:
         raise FormatError(
             f"line {record.line} is a conversation, which the template {template!r} has no place "
@@ -121,7 +131,7 @@ def _single_turn(record: Record, tokenizer: Tokenizer, template: Template) -> Pa
         prompt = WITH_INPUT.format(instruction=instruction, input=given)
     else:
         prompt = WITHOUT_INPUT.format(instruction=instruction)
-    asked, answer = _parted(prompt, record.messages[-1]["content"], tokenizer, begins=True)
+    asked, answer = _parted(prompt, record.messages[-1]["content"], control, begins=True)
     end = min(tokenizer.eos_token_ids, default=None)
     if end is not None:
         answer.append(end)
@@ -129,12 +139,12 @@ def _single_turn(record: Record, tokenizer: Tokenizer, template: Template) -> Pa
 
 
 def _parted(
-    prompt: str, answer: str, tokenizer: Tokenizer, *, begins: bool
+    prompt: str, answer: str, control: ControlText, *, begins: bool
 ) -> tuple[list[int], list[int]]:
     """Return the tokens of a prompt, and of the answer that follows it as one text with it."""
-    asked = tokenizer.encode(prompt, add_special_tokens=begins)
-    whole = tokenizer.encode(prompt + answer, add_special_tokens=begins)
+    asked = control.encode(prompt, add_special_tokens=begins)
+    whole = control.encode(prompt + answer, add_special_tokens=begins)
     if whole[: len(asked)] == asked:
         return asked, whole[len(asked) :]
     # the answer's beginning would join the prompt's end: a model that answers cannot do that
-    return asked, tokenizer.encode(answer, add_special_tokens=False)
+    return asked, control.encode(answer, add_special_tokens=False)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, TokenizerError
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.control_text import ControlText
 from edgellm.training.data.conversations import Template, conversation
 from edgellm.training.data.pairs import PairRecord
 from edgellm.training.data.records import Record
-from edgellm.training.data.rendering import (
-    Rendered,
-    control_texts,
-    holds_control_text,
-    sequence,
-)
+from edgellm.training.data.rendering import Rendered, sequence
 from edgellm.training.micro_batch import PreferencePair
 
 
@@ -30,20 +26,29 @@ def render_pairs(
         ConfigError: nothing is learned of any pair.
         FormatError: a chat template refuses a record; says its line.
     """
-    control = control_texts(tokenizer)
+    control = ControlText(tokenizer)
     found = Rendered()
     for pair in pairs:
         both = [
             Record(pair.line, (*pair.prompt, *answer), instruction=pair.instruction)
             for answer in (pair.chosen, pair.rejected)
         ]
-        if any(holds_control_text(record, control) for record in both):
+        held = [own for record in both if (own := control.held(record)) is not None]
+        try:
+            rendered = [
+                conversation(record, tokenizer, template, control=control, prompt=len(pair.prompt))[
+                    -1
+                ]
+                for record in held
+            ]
+        except TokenizerError:
+            if held == both:
+                raise
+            held = []
+        if len(held) < len(both):
             found.control.append(pair.line)
             continue
-        rendered = [
-            conversation(record, tokenizer, template, prompt=len(pair.prompt))[-1]
-            for record in both
-        ]
+        found.held += held != both
         found.cut += sum(len(ids) > max_tokens for ids, _ in rendered)
         sequences = [
             sequence(ids[:max_tokens], learned[:max_tokens], len(found.sequences) + place)

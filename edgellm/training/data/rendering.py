@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, TokenizerError
 from edgellm.tokenizer import Tokenizer
-from edgellm.training.data.conversations import Template, conversation, text_of
+from edgellm.training.data.control_text import ControlText
+from edgellm.training.data.conversations import Part, Template, conversation, text_of
 from edgellm.training.data.records import Record
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
 
@@ -22,7 +23,8 @@ class Rendered:
         learned: tokens that are learned.
         cut: records that were longer than a sequence may be.
         left_out: lines of records of which nothing would be learned.
-        control: lines of records that hold the text of a control token; they are left out, too.
+        held: records that hold the text of a control token, which is text.
+        control: lines of those where the vocabulary has no other tokens for it; they are left out.
         equal: lines of pairs whose two answers are the same tokens; they are left out, too.
         parted: conversations of which each answer is a sequence of its own.
         text_bytes: of texts that are learned whole, in UTF-8.
@@ -31,6 +33,7 @@ class Rendered:
     sequences: list[TrainingSequence] = field(default_factory=list)
     cut: int = 0
     left_out: list[int] = field(default_factory=list)
+    held: int = 0
     control: list[int] = field(default_factory=list)
     equal: list[int] = field(default_factory=list)
     parted: int = 0
@@ -58,10 +61,15 @@ class Rendered:
             )
         if self.left_out:
             said.append(f"{len(self.left_out)} records ask for nothing: {_lines(self.left_out)}")
+        if self.held:
+            said.append(
+                f"{self.held} records hold the text of a control token, which is read and learned "
+                "as text; whole chats are given as messages"
+            )
         if self.control:
             said.append(
-                f"{len(self.control)} records hold the text of a control token, and are left out: "
-                f"{_lines(self.control)}"
+                f"{len(self.control)} records hold the text of a control token that cannot be told "
+                f"from it, and are left out: {_lines(self.control)}"
             )
         if self.equal:
             said.append(f"{len(self.equal)} pairs have equal answers: {_lines(self.equal)}")
@@ -80,16 +88,25 @@ def render(
         ConfigError: nothing is learned of any record.
         FormatError: a chat template refuses a record; says its line.
     """
-    control = control_texts(tokenizer)
+    control = ControlText(tokenizer)
     found = Rendered()
-    for record in records:
-        if holds_control_text(record, control):
+    for given in records:
+        record = control.held(given)
+        if record is None:
+            found.control.append(given.line)
+            continue
+        try:
+            parts = _parts(record, tokenizer, control, template, max_tokens)
+        except TokenizerError:
+            if record is given:
+                raise
             found.control.append(record.line)
             continue
+        found.held += record is not given
         if record.text:
-            _add_text(record, tokenizer, max_tokens, found)
+            for window in parts:
+                _add(*window, record, found)
             continue
-        parts = conversation(record, tokenizer, template)
         found.parted += len(parts) > 1
         found.cut += any(len(ids) > max_tokens for ids, _ in parts)
         for ids, learned in parts:
@@ -102,18 +119,6 @@ def render(
     return found
 
 
-def control_texts(tokenizer: Tokenizer) -> list[str]:
-    """Return what control tokens look like, which no record may hold."""
-    ids = tokenizer.special_ids | tokenizer.turn_end_ids
-    return [text for text in map(tokenizer.id_to_token, sorted(ids)) if text.strip()]
-
-
-def holds_control_text(record: Record, control: Sequence[str]) -> bool:
-    """Return whether a record holds one of these."""
-    texts = [record.text, *(message["content"] for message in record.messages)]
-    return any(mark in text for text in texts for mark in control)
-
-
 def as_template_has_it(record: Record, tokenizer: Tokenizer) -> str:
     """Return a conversation as the chat template writes it. Raises FormatError."""
     return text_of(record, tokenizer, len(record.messages), prompt=False)
@@ -124,15 +129,24 @@ def learned_whole(ids: Sequence[int], number: int) -> TrainingSequence:
     return TrainingSequence(tuple(ids), (*ids[1:], NOT_ASKED), number)
 
 
-def _add_text(record: Record, tokenizer: Tokenizer, max_tokens: int, found: Rendered) -> None:
-    ids = tokenizer.encode(record.text)
+def _parts(
+    record: Record,
+    tokenizer: Tokenizer,
+    control: ControlText,
+    template: Template,
+    max_tokens: int,
+) -> list[Part]:
+    """Return the windows of a text, or a conversation."""
+    if not record.text:
+        return conversation(record, tokenizer, template, control=control)
+    ids = control.encode(record.text, add_special_tokens=True)
     end = min(tokenizer.eos_token_ids, default=None)
     if end is not None and ids[-1:] != [end]:
         ids = [*ids, end]
     # the last token of a window begins the next one, after which its second is learned
-    for begin in range(0, max(1, len(ids) - 1), max_tokens - 1):
-        window = ids[begin : begin + max_tokens]
-        _add(window, [True] * len(window), record, found)
+    begins = range(0, max(1, len(ids) - 1), max_tokens - 1)
+    windows = [ids[begin : begin + max_tokens] for begin in begins]
+    return [(window, [True] * len(window)) for window in windows]
 
 
 def _add(ids: Sequence[int], learned: Sequence[bool], record: Record, found: Rendered) -> None:

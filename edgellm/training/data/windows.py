@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, TokenizerError
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.control_text import HELD, ControlText
 from edgellm.training.data.records import Record
 from edgellm.training.data.rendering import (
     Rendered,
     as_template_has_it,
-    control_texts,
-    holds_control_text,
     learned_whole,
 )
 
@@ -27,25 +26,33 @@ def windows(records: Sequence[Record], tokenizer: Tokenizer, *, max_tokens: int)
         ConfigError: there is nothing to learn.
         FormatError: a chat template refuses a record; says its line.
     """
-    control = control_texts(tokenizer)
+    control = ControlText(tokenizer)
     end = min(tokenizer.eos_token_ids, default=None)
     found = Rendered()
     row: list[int] = []
-    for record in records:
-        if holds_control_text(record, control):
-            found.control.append(record.line)
+    for given in records:
+        record = control.held(given)
+        if record is None:
+            found.control.append(given.line)
             continue
         text, begins = record.text, True
         if record.messages:
             text, begins = as_template_has_it(record, tokenizer), False
-        ids = tokenizer.encode(text, add_special_tokens=begins)
+        try:
+            ids = control.encode(text, add_special_tokens=begins)
+        except TokenizerError:
+            if record is given:
+                raise
+            found.control.append(record.line)
+            continue
+        found.held += record is not given
         if not ids:
             found.left_out.append(record.line)
             continue
         if end is not None and ids[-1] not in tokenizer.eos_token_ids:
             ids = [*ids, end]
         row += ids
-        found.text_bytes += len(text.encode())
+        found.text_bytes += len(text.replace(HELD, "").encode())
     for begin in range(0, len(row) - 1, max_tokens - 1):
         window = row[begin : begin + max_tokens]
         found.sequences.append(learned_whole(window, len(found.sequences)))

@@ -84,13 +84,13 @@ def test_texts_are_learned_in_windows(tmp_path, tokenizer):
 def test_records_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
     rows = [
         {"prompt": "long " * 60, "completion": "a"},
-        {"prompt": "Say a", "completion": "<|end|> a"},
+        {"prompt": "Say a", "completion": "<|end|> a\ufdd0"},
         {"prompt": "Say a", "completion": "a"},
     ]
     found = render(written(tmp_path / "r.jsonl", rows), tokenizer, template="chat", max_tokens=40)
     assert (found.left_out, found.control, len(found.sequences)) == ([1], [2], 1)
     assert any("line 1" in note for note in found.notes())
-    assert any("control token" in note for note in found.notes())
+    assert any("that cannot be told from it" in note for note in found.notes())
     with pytest.raises(ConfigError, match="nothing would be learned"):
         render(written(tmp_path / "r.jsonl", rows[:1]), tokenizer, template="chat", max_tokens=40)
 
@@ -231,3 +231,44 @@ def test_an_instruction_may_have_several_answers_and_a_context(tmp_path):
         ("Say it", "a"),
     ]
     assert [record.messages[-1]["content"] for record in found] == ["A", "B", "a"]
+
+
+def spelled(text):
+    """A text that spells a control token, in front, in the middle and at the end."""
+    return f"{text}Say {text} and{text}"
+
+
+@pytest.mark.parametrize("template", ["chat", "alpaca", "plain"])
+@pytest.mark.parametrize("row", ["turns", "text"])
+def test_text_that_spells_control_tokens_is_text(tmp_path, tokenizer, template, row):
+    said = spelled("<|end|>")
+    rows = {
+        "turns": {"prompt": said, "completion": said},
+        "text": {"text": said},
+    }
+    records = written(tmp_path / "r.jsonl", [rows[row], {"prompt": "a", "completion": "b"}])
+    found = render(records, tokenizer, template=template, max_tokens=400)
+    assert (found.held, found.control, len(found.sequences)) == (1, [], 2)
+    assert any("1 records hold the text of a control token" in note for note in found.notes())
+    one, usual = found.sequences
+    assert said in tokenizer.decode(one.tokens, skip_special_tokens=False)
+    end = tokenizer.token_to_id("<|end|>")
+    # only those that the template writes, as in a record without such text
+    if row == "turns":
+        assert one.tokens.count(end) == usual.tokens.count(end)
+        assert learned(one, tokenizer) == said + learned(usual, tokenizer)[1:]
+    else:
+        assert one.tokens.count(end) == (end in tokenizer.eos_token_ids)
+
+
+def test_what_stands_beside_it_has_the_tokens_that_it_always_has(tmp_path, tokenizer):
+    rows = [
+        {"prompt": "Say a", "completion": said} for said in ("Once upon <|user|> a time", "a time")
+    ]
+    found = render(written(tmp_path / "r.jsonl", rows), tokenizer, template="chat", max_tokens=200)
+    held, usual = ([t for t in one.targets if t >= 0] for one in found.sequences)
+    begin = tokenizer.encode("Once upon ", add_special_tokens=False)[:-1]
+    assert held[: len(begin)] == begin
+    assert held[-len(usual) + 1 :] == usual[1:], "with the template's own end"
+    asked = [one.tokens[: one.targets.index(held[0])] for one in found.sequences[:1]]
+    assert asked[0] == found.sequences[1].tokens[: len(asked[0])]

@@ -47,9 +47,16 @@ def test_a_chat_is_a_text_as_the_template_writes_it(tmp_path, tokenizer):
     assert row_of(found) == whole, "the template's own end is not said twice"
 
 
-def test_the_text_of_a_control_token_is_left_out(tmp_path, tokenizer):
+def test_the_text_of_a_control_token_is_text_or_left_out(tmp_path, tokenizer):
     path = tmp_path / "texts.jsonl"
-    rows = [{"text": "a <|end|> b"}, {"text": "c"}]
+    path.write_text(json.dumps({"text": "a <|end|> b"}) + "\n")
+    found = windows(read_records(path), tokenizer, max_tokens=100)
+    assert (found.held, found.control) == (1, [])
+    assert "a <|end|> b" in tokenizer.decode(row_of(found), skip_special_tokens=False)
+    assert row_of(found).count(tokenizer.token_to_id("<|end|>")) == 1, "at the end of the text"
+    assert found.text_bytes == len("a <|end|> b")
+    # the character that holds it apart
+    rows = [{"text": "a <|end|> b\ufdd0"}, {"text": "c"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = windows(read_records(path), tokenizer, max_tokens=100)
     assert found.control == [1]
