@@ -132,7 +132,8 @@ def _say_plan(run: TrainingRun, batch: int) -> None:
     )
     note(memory.in_words())
     largest = sorted(memory.parts.items(), key=lambda part: -part[1])
-    note(", ".join(f"{name} {size(nbytes)}" for name, nbytes in largest))
+    shown = [part for part in largest if part[1] > 0.01 * memory.total]
+    note("; ".join(f"{name}: {size(nbytes)}" for name, nbytes in shown))
 
 
 def _follow(run: TrainingRun, shown: StepsView) -> None:

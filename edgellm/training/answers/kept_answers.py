@@ -103,10 +103,15 @@ def _read(path: Path) -> list[ShownAnswer]:
     if not path.exists():
         return []
     try:
-        found = read_json(path).get("answers") or ()
-        return [ShownAnswer(**one) for one in found if _is_answer(one)]
-    except (FormatError, TypeError):
+        found = read_json(path).get("answers")
+    except FormatError:
         return []
+    if not isinstance(found, list) or not all(map(_is_answer, found)):
+        return []
+    return [
+        ShownAnswer(one["prompt"], one["expected"], one["before"], one.get("after"))
+        for one in found
+    ]
 
 
 def _is_answer(one: object) -> bool:
