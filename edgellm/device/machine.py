@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +134,12 @@ def peak_process_memory() -> int:
     # ru_maxrss would count what the process that started this one held then.
     peak = _kilobytes(Path("/proc/self/status"), "VmHWM")
     return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def release_free_memory() -> None:
+    """Give back to the system what the allocator keeps for later; only glibc's keeps much."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _meminfo(name: str) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm.console.units import plural
+from edgellm.device.machine import process_memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
@@ -53,8 +54,8 @@ class Asker:
         settings = replace(
             self._load,
             adapter=adapter,
-            # the budget of a run is that of the whole process
-            memory=max(1, budget_for(self._load) - PROCESS_BYTES),
+            # the budget of a run is that of the whole process, which may have more by now
+            memory=max(1, budget_for(self._load) - max(PROCESS_BYTES, process_memory())),
             # codes of fewer bits would need a look at what they cost first
             kv_bits=16,
             context=min(

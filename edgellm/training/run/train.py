@@ -8,7 +8,10 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import mlx.core as mx
+
 from edgellm.device.held_signals import signals_held
+from edgellm.device.machine import release_free_memory
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
@@ -145,6 +148,9 @@ class TrainingRun:
         """
         self.close()
         self.trainer.free()
+        del self._learner
+        mx.clear_cache()
+        release_free_memory()  # what asks now may take it
         folder = self._request.folder
         if self._request.settings.method == "full":
             self.answers.after(str(folder), None)

@@ -179,8 +179,9 @@ class Trainer(Generic[Item]):
         self._learner.write(folder, self.numbers)
 
     def free(self) -> None:
-        """Forget the numbers and their moments: no step is taken any more."""
+        """Forget the numbers, their moments and the learner: no step is taken any more."""
         self.numbers = []
+        del self._learner
         self._optimizer.means, self._optimizer.squares = [], []
 
     def _take_step(self) -> StepReport:
