@@ -30,6 +30,7 @@ class Asker:
         tokens: of an answer, at most; None: as many as are usual.
         say: called with sentences that a person should read.
         show: shows what is being done while it lasts; yields a callback of its name.
+        held: returns the bytes that the process has before a model is there.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Asker:
         tokens: int | None,
         say: Callable[[str], None],
         show: Callable[[], AbstractContextManager[Callable[[str], None]]],
+        held: Callable[[], int] = process_memory,
     ) -> None:
         self._load, self._tokens = load, tokens
-        self._say, self._show = say, show
+        self._say, self._show, self._held = say, show, held
 
     def __call__(
         self, prompts: Sequence[Sequence[int]], *, model: str, adapter: Path | None
@@ -55,7 +57,7 @@ class Asker:
             self._load,
             adapter=adapter,
             # the budget of a run is that of the whole process, which may have more by now
-            memory=max(1, budget_for(self._load) - max(PROCESS_BYTES, process_memory())),
+            memory=max(1, budget_for(self._load) - max(PROCESS_BYTES, self._held())),
             # codes of fewer bits would need a look at what they cost first
             kv_bits=16,
             context=min(

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 def asker(tokens=8, said=None, **load):
     say = (lambda _: None) if said is None else said.append
-    return Asker(LoadSettings(**load), tokens, say, lambda: nullcontext(lambda _: None))
+    return Asker(LoadSettings(**load), tokens, say, lambda: nullcontext(lambda _: None), lambda: 0)
 
 
 @pytest.mark.parametrize("form", [None, "peft", "mlx-lm"])
