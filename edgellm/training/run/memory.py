@@ -14,7 +14,7 @@ from edgellm.memory_plan.budget_planner import spread
 from edgellm.reading.disk_reader import BOUNCE_BYTES
 from edgellm.training.gradients import HEAD_ROWS
 from edgellm.training.kept_inputs import UNDER_WAY
-from edgellm.training.low_rank import LoraSettings, first_changed
+from edgellm.training.low_rank import LoraSettings, count_learned, first_changed
 from edgellm.training.operations.products import BLOCK_BYTES
 from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
 
@@ -40,7 +40,7 @@ class TrainingMemory:
     Attributes:
         outer: norm, output matrix, and the embedding where it is the same.
         layers: of the layers that stay, and of the buffers for the others.
-        adapter: numbers, derivatives and both moments, and a reference's numbers.
+        adapter: numbers, derivatives and both moments, a reference's numbers, and lengths of rows.
         kept_inputs: of each changed layer whose inputs stay in memory, for all tokens of a step;
             of those that are being written or read; and a reference's states.
         backward: derivatives of one layer, and of the head.
@@ -253,7 +253,10 @@ class _Step:
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
         widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
-        numbers = sum(lora.rank * sum(shapes[f"{target}.weight"]) for target in lora.targets)
+        squares = 0
+        if lora.dora:  # of rows, with those of matrices that lie beside them
+            rows = sum(shape[0] for shape in shapes.values() if len(shape) == 2)
+            squares = self.changed * rows
         scores = SCORES * config.num_attention_heads * self.longest**2
         head = 4 * HEAD_ROWS * config.vocab_size
         backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
@@ -266,7 +269,7 @@ class _Step:
             outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
             layers=min(BUFFERS, config.num_hidden_layers)
             * max(layer.nbytes for layer in checkpoint.layers),
-            adapter=(4 + self.reference) * ITEM * self.changed * numbers,
+            adapter=ITEM * ((4 + self.reference) * count_learned(config, lora) + squares),
             kept_inputs=states * input_bytes,
             backward=int(backward),
             pinned=0,

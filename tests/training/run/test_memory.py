@@ -1,11 +1,14 @@
 """The plan of a training run's memory."""
 
+from dataclasses import replace
+
 import pytest
 from support.tiny import LAYERS, LLAMA, write_model
 from support.training import LORA
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import MemoryBudgetError
+from edgellm.training.low_rank import count_numbers, initial_changes
 from edgellm.training.run.memory import plan_training
 
 TOKENS = {"step_tokens": 4000, "micro_tokens": 1024, "longest": 100}
@@ -66,3 +69,20 @@ def test_kept_inputs_go_to_a_file_only_where_memory_would_not_do(checkpoint):
     assert plans[0].disk_bytes == LAYERS * plans[0].input_bytes
     assert "written and read a step" in plans[0].in_words()
     assert "written" not in plans[-1].in_words()
+
+
+def test_numbers_are_counted_as_they_are_learned(checkpoint):
+    usual = plan_training(checkpoint, LORA, 1 << 40, **TOKENS)
+    lora = replace(LORA, dora=True, ranks={"1.mlp.up_proj": 20}, left_out=("0.self_attn.q_proj",))
+    plan = plan_training(checkpoint, lora, 1 << 40, **TOKENS, reference=True)
+    config = checkpoint.config
+    learned = count_numbers(initial_changes(config, lora, 0))
+    shapes = {name: shape for name, shape in config.tensor_shapes().items() if len(shape) == 2}
+    rows = sum(shape[0] for shape in shapes.values())
+    lengths = LAYERS * rows - shapes["self_attn.q_proj.weight"][0]
+    # numbers, derivatives, two moments and the reference; and squares of all rows
+    assert plan.adapter == 4 * (5 * (learned + lengths) + LAYERS * rows)
+    assert usual.adapter == 16 * count_numbers(initial_changes(config, LORA, 0))
+    assert (
+        plan.kept_inputs == usual.kept_inputs + 2 * 4 * TOKENS["step_tokens"] * config.hidden_size
+    )
