@@ -30,6 +30,8 @@ def windows(records: Sequence[Record], tokenizer: Tokenizer, *, max_tokens: int)
     end = min(tokenizer.eos_token_ids, default=None)
     found = Rendered()
     row: list[int] = []
+    # one object for each token of the vocabulary: texts have millions of them
+    known: dict[int, int] = {}
     for given in records:
         record = control.held(given)
         if record is None:
@@ -51,7 +53,7 @@ def windows(records: Sequence[Record], tokenizer: Tokenizer, *, max_tokens: int)
             continue
         if end is not None and ids[-1] not in tokenizer.eos_token_ids:
             ids = [*ids, end]
-        row += ids
+        row += [known.setdefault(token, token) for token in ids]
         found.text_bytes += len(text.replace(HELD, "").encode())
     for begin in range(0, len(row) - 1, max_tokens - 1):
         window = row[begin : begin + max_tokens]

@@ -19,8 +19,14 @@ ITEM = 4
 COPIES = 4
 """Of each number: itself, its derivative and both moments."""
 
-SPARE_COPIES = 6
-"""Of the largest array, as it is moved or its derivatives are summed."""
+MOVED_COPIES = 6
+"""Of the largest array, as it is moved: then nothing of a micro-batch is in memory."""
+
+SUMMED_COPIES = 3
+"""Of the largest array, as its derivatives are summed."""
+
+TOKEN_BYTES = 24
+"""Of a token of the data: it is in its sequence twice, as what is read and what is learned."""
 
 PROCESS_BYTES = 200 << 20
 """Python, MLX, NumPy and the tokenizer, before a model is there."""
@@ -39,7 +45,8 @@ class FullMemory:
     Attributes:
         count: numbers that are learned.
         numbers: bytes of these, their derivatives and moments.
-        spare: of an array that is moved.
+        spare: of an array that is moved, or whose derivatives are summed.
+        data: of the tokens of all sequences.
         kept_inputs: of each layer, for the tokens of a micro-batch.
         results: of the products of all layers; 0 where there is no room for them.
         backward: derivatives of one layer, or of the output matrix.
@@ -50,6 +57,7 @@ class FullMemory:
     count: int
     numbers: int
     spare: int
+    data: int
     kept_inputs: int
     results: int = 0
     backward: int
@@ -62,6 +70,7 @@ class FullMemory:
         parts = {
             "numbers, derivatives and moments": self.numbers,
             "an array that moves": self.spare,
+            "data": self.data,
             "kept inputs": self.kept_inputs,
             "results of products": self.results,
             "a layer's backward, or the head's": self.backward,
@@ -82,7 +91,9 @@ class FullMemory:
         )
 
 
-def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: int) -> FullMemory:
+def plan_full(
+    config: ModelConfig, budget: int, *, micro_tokens: int, longest: int, data_tokens: int = 0
+) -> FullMemory:
     """Return the memory of full fine-tuning; micro-batches are smaller where memory is.
 
     Results of products are kept where there is room for them, if need be of a smaller micro-batch.
@@ -92,6 +103,7 @@ def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: i
         budget: bytes of the process.
         micro_tokens: that go through the model together, at most.
         longest: tokens of the longest sequence.
+        data_tokens: of all sequences.
 
     Raises:
         MemoryBudgetError: the budget is too small even for one sequence at a time.
@@ -102,7 +114,7 @@ def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: i
         sizes.append(max(longest, sizes[-1] // 2))
     for keeps_results in (True, False):
         for tokens in sizes:
-            memory = _memory(config, tokens, longest, keeps_results=keeps_results)
+            memory = _memory(config, tokens, longest, data_tokens, keeps_results=keeps_results)
             if memory.total <= budget:
                 return memory
     raise MemoryBudgetError(
@@ -115,11 +127,11 @@ def plan_full(config: ModelConfig, budget: int, *, micro_tokens: int, longest: i
 
 def least_full(config: ModelConfig, *, longest: int) -> int:
     """Return the smallest budget that ``plan_full`` takes, of whole megabytes."""
-    return math.ceil(_memory(config, longest, longest).total / 1e6) * 1_000_000
+    return math.ceil(_memory(config, longest, longest, 0).total / 1e6) * 1_000_000
 
 
 def _memory(
-    config: ModelConfig, tokens: int, longest: int, *, keeps_results: bool = False
+    config: ModelConfig, tokens: int, longest: int, data_tokens: int, *, keeps_results: bool = False
 ) -> FullMemory:
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = (config.num_attention_heads, config.num_key_value_heads)
@@ -134,12 +146,16 @@ def _memory(
         results = config.num_hidden_layers * tokens * widths_of_results * ITEM
     sizes = [math.prod(shape) for part in number_shapes(config) for shape in part.values()]
     count = count_all(config)
+    kept_inputs = (config.num_hidden_layers + 2) * tokens * hidden * ITEM
+    backward = int(ITEM * max(layer, head))
+    moved = MOVED_COPIES * ITEM * max(sizes) - kept_inputs - results - backward
     return FullMemory(
         count=count,
         numbers=COPIES * ITEM * count,
-        spare=SPARE_COPIES * ITEM * max(sizes),
-        kept_inputs=(config.num_hidden_layers + 2) * tokens * hidden * ITEM,
+        spare=max(SUMMED_COPIES * ITEM * max(sizes), moved),
+        data=TOKEN_BYTES * data_tokens,
+        kept_inputs=kept_inputs,
         results=results,
-        backward=int(ITEM * max(layer, head)),
+        backward=backward,
         micro_tokens=tokens,
     )

@@ -251,6 +251,7 @@ def _planned_whole(
         budget_for(request.load),
         micro_tokens=request.settings.micro_tokens,
         longest=max(item.length for item in items),
+        data_tokens=sum(item.length for item in items),
     )
 
 
