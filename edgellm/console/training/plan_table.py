@@ -45,8 +45,11 @@ def _step(plan: Mapping[str, Any]) -> str:
 def _disk(plan: Mapping[str, Any]) -> list[Row]:
     if not plan["disk"]:
         return []
-    hidden = plural(plan["hidden_from_tokens"], "token")
-    return [("disk", f"{rate(plan['disk'])}: hidden behind the arithmetic from {hidden} a step on")]
+    hidden = "never hidden behind the arithmetic"
+    if plan["hidden_from_tokens"] is not None:
+        tokens = plural(plan["hidden_from_tokens"], "token")
+        hidden = f"hidden behind the arithmetic from {tokens} a step on"
+    return [("disk", f"{rate(plan['disk'])}: {hidden}")]
 
 
 def _arithmetic(plan: Mapping[str, Any]) -> str:
@@ -59,6 +62,7 @@ def _arithmetic(plan: Mapping[str, Any]) -> str:
 
 
 def _limit(plan: Mapping[str, Any]) -> str:
-    if plan["hidden_from_tokens"] and plan["hidden_from_tokens"] > plan["step_tokens"]:
+    hidden = plan["hidden_from_tokens"]
+    if plan["disk"] and (hidden is None or hidden > plan["step_tokens"]):
         return "the disk"
     return "arithmetic"

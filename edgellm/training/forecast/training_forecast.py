@@ -67,13 +67,18 @@ class TrainingForecast:
 
     @property
     def hidden_from(self) -> int | None:
-        """Tokens of a step from which arithmetic takes longer than the reads; None: unknown."""
+        """Tokens of a step from which arithmetic takes longer than the disk.
+
+        None where the disk is not known, or never hidden: more tokens have more kept inputs.
+        """
         if not self.bytes_read:
             return 0
         if not self.disk:
             return None
-        moved = self.bytes_read + self.bytes_written
-        return math.ceil(moved / self.disk * self.arithmetic / self.operations)
+        layers = (self.bytes_read - self.bytes_written) / self.disk
+        kept = 2 * self.bytes_written / self.step_tokens / self.disk
+        gained = self.operations / self.arithmetic - kept
+        return math.ceil(layers / gained) if gained > 0 else None
 
     @property
     def seconds(self) -> float:

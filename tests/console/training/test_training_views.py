@@ -3,6 +3,7 @@
 import pytest
 
 from edgellm.console.training.end_view import show_answers, show_epochs
+from edgellm.console.training.plan_table import show_training_plan
 from edgellm.console.training.steps_view import ShownStep, StepsView, line_of
 
 
@@ -66,3 +67,44 @@ def test_losses_and_answers_are_plain_lines_in_a_pipe(capsys):
     assert "before: (nothing)" in err
     assert "after: " + "x" * 600 + " ...\n" in err
     assert err.count("after: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said", "limit"),
+    [
+        (50, "hidden behind the arithmetic from 50 tokens a step on", "arithmetic"),
+        (900, "hidden behind the arithmetic from 900 tokens a step on", "the disk"),
+        (None, "never hidden behind the arithmetic", "the disk"),
+    ],
+)
+def test_the_plan_says_what_a_step_waits_for(capsys, hidden, said, limit):
+    plan = {
+        "learned": 8_388_608,
+        "parts": {"layers": 900_000_000, "kept inputs": 140_000_000},
+        "total": 1_040_000_000,
+        "budget": 2_000_000_000,
+        "least": 900_000_000,
+        "pinned": 6,
+        "layers": 32,
+        "step_tokens": 256,
+        "micro_tokens": 128,
+        "bytes_read": 5_460_000_000,
+        "bytes_written": 0,
+        "disk": 1.6e9,
+        "arithmetic": 2.1e10,
+        "is_measured": False,
+        "busy": "",
+        "hidden_from_tokens": hidden,
+        "seconds_a_step": 475.0,
+    }
+    show_training_plan(plan, name="a model")
+    out = capsys.readouterr().out
+    for text in (
+        said,
+        f"limited by {limit}",
+        "8.39 million",
+        "6 of 32",
+        "--memory 900MB",
+        "assumed",
+    ):
+        assert text in out

@@ -11,6 +11,7 @@ from edgellm.errors import MemoryBudgetError
 from edgellm.runtime.forecast import TargetMachine
 from edgellm.settings import LoadSettings
 from edgellm.training.forecast.training_forecast import (
+    TrainingForecast,
     bytes_of_a_step,
     forecast_training,
     reads,
@@ -124,3 +125,28 @@ def test_preferences_have_two_answers_and_a_reference(checkpoint):
     more = states + 2 * 256 * config.hidden_size * 4
     assert prefers.parts["kept inputs"] - usual.parts["kept inputs"] == more
     assert prefers.least > usual.least
+
+
+def test_kept_inputs_on_the_disk_grow_with_the_tokens_that_hide_it():
+    plan = TrainingForecast(
+        parts={},
+        total=0,
+        budget=0,
+        least=0,
+        pinned=0,
+        layers=8,
+        learned=1,
+        step_tokens=100,
+        micro_tokens=100,
+        bytes_read=3000,
+        bytes_written=1000,  # 10 a token there, and 10 back
+        operations=40,
+        disk=1.0,
+        arithmetic=1.0,
+        is_measured=True,
+    )
+    tokens = plan.hidden_from
+    assert tokens == 100, "40 a token are computed, 20 moved, and layers are 2000"
+    assert plan.seconds == pytest.approx(4000.0)
+    assert dataclasses.replace(plan, operations=20).hidden_from is None
+    assert dataclasses.replace(plan, bytes_written=0).hidden_from == 75
