@@ -14,7 +14,7 @@ from edgellm.distributed.links.machines import Machine, read_machines, secret_fi
 from edgellm.distributed.links.secret import read_secret
 from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
 from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
-from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
+from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
 from edgellm.distributed.remote.peer import Peer
 from edgellm.distributed.remote.remote_layers import ClusterCaches, RemoteLayers
 from edgellm.errors import ConfigError, UnsupportedModelError
@@ -72,6 +72,7 @@ def open_cluster(
     *,
     progress: LoadProgress | None = None,
     cut: Cut | None = None,
+    make_reader: MakeReader = open_reader,
 ) -> Opened:
     """Load a model on this machine and those that ``settings.machines`` names.
 
@@ -80,6 +81,7 @@ def open_cluster(
         settings: as for ``load``; memory and threads are this machine's.
         progress: told of the bytes that arrive here.
         cut: which machine has which layers; None: by their memories and disks.
+        make_reader: opens what reads this machine's layers.
 
     Raises:
         MachineError: a machine cannot be reached, refuses, or is not like this one.
@@ -89,7 +91,7 @@ def open_cluster(
         gathered = gather(checkpoint, settings, on_failure)
         if cut is None:
             cut = choose_cut(gathered)
-        opened = _open_parts(gathered, cut, progress, on_failure)
+        opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
         on_failure.pop_all()
     return opened
 
@@ -144,7 +146,11 @@ def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
 
 
 def _open_parts(
-    gathered: Gathered, cut: Cut, progress: LoadProgress | None, on_failure: ExitStack
+    gathered: Gathered,
+    cut: Cut,
+    make_reader: MakeReader,
+    progress: LoadProgress | None,
+    on_failure: ExitStack,
 ) -> Opened:
     """Load each machine's layers."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
@@ -158,7 +164,7 @@ def _open_parts(
         )
         _require_same_arithmetic(peer.machine, arithmetic, answer["arithmetic"])
         answers.append(answer)
-    reader = open_reader(own_part, local_plan)
+    reader = make_reader(own_part, local_plan)
     on_failure.callback(reader.close)
     with borrowed_stream():
         model = load_model(own_part, local_plan, reader, settings, progress=progress)

@@ -7,6 +7,7 @@ from support.paged import PROMPT
 
 import edgellm
 from edgellm.converters import convert
+from edgellm.distributed.remote.stages import PIECE_TOKENS
 
 LAYERS = 8
 PROMPTS = [PROMPT[:5], PROMPT, PROMPT[2:], PROMPT * 3]
@@ -63,6 +64,24 @@ def test_machines_that_page_in_turns_equal_one(quantized, tmp_path, kv_bits):
         assert llm.plan.streamed
         assert llm.model.layers.takes_trees  # the drafts are trees then
         require_equal(one, answers(llm))
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_long_prompts_are_on_several_machines_at_once(quantized, tmp_path, others):
+    prompt = [3 + 7 * token % 300 for token in range(2 * PIECE_TOKENS - 60)]
+    load = {"context": len(prompt) + 30, "threads": 1, "memory": "500MB"}
+    with edgellm.load(quantized, **load) as llm:
+        one = llm.generate(prompt, max_tokens=20).text, np.array(llm.logits(prompt))
+    with (
+        members(quantized, tmp_path, ["500MB"] * others) as hosts,
+        edgellm.load(quantized, machines=hosts, **load) as llm,
+    ):
+        assert llm.generate(prompt, max_tokens=20).text == one[0]
+        assert np.array_equal(np.array(llm.logits(prompt)), one[1])
+        stream = llm.stream(prompt, max_tokens=20)
+        stream.cancel()  # before, or in its prompt
+        assert [token.finish_reason for token in stream] == ["cancelled"]
+        assert llm.generate(prompt, max_tokens=20).text == one[0]
 
 
 @pytest.mark.parametrize("kind", ["mistral-window", "qwen2-window", "llama-biases"])

@@ -11,6 +11,7 @@ from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.members.member import Member
 from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
 CONTEXT = 96
@@ -26,7 +27,7 @@ def write_hosts(folder, ports, secret, *, host="127.0.0.1"):
 
 
 @contextmanager
-def members(model, place, memories):
+def members(model, place, memories, make_reader=open_reader):
     """Machines in threads of this process, one per budget; yields the file that names them."""
     secret, said = new_secret(), []
     with ExitStack() as ended:
@@ -39,6 +40,7 @@ def members(model, place, memories):
                 Address("127.0.0.1", 0),
                 secret.encode(),
                 say=said.append,
+                make_reader=make_reader,
             )
             thread = threading.Thread(target=member.serve)
             thread.start()

@@ -19,9 +19,11 @@ from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
 from edgellm.distributed.members.session import Session
 from edgellm.distributed.parts.digests import folder_digests, versions
+from edgellm.distributed.parts.part import MakeReader
 from edgellm.distributed.parts.wire import error_document
 from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
 MAX_CALLERS = 16
@@ -42,6 +44,7 @@ class Member:
         address: where it listens, and nowhere else.
         secret: of the cluster.
         say: is told, in a line, what happens.
+        make_reader: opens what reads the layers.
 
     Raises:
         MachineError: the address is taken, or not this machine's.
@@ -55,6 +58,7 @@ class Member:
         secret: bytes,
         *,
         say: Say,
+        make_reader: MakeReader = open_reader,
     ) -> None:
         budget = budget_for(settings)
         self._checkpoint = checkpoint
@@ -62,6 +66,7 @@ class Member:
         self._settings = replace(settings, memory=budget)
         self._secret = secret
         self._say = say
+        self._make_reader = make_reader
         self._facts = {
             "versions": versions(),
             "files": folder_digests(checkpoint.folder.path),
@@ -148,7 +153,9 @@ class Member:
                 case "control" if current is None:
                     token = secrets.token_hex(16)
                     link.send({**self._facts, "session": token})
-                    session = Session(link, self._checkpoint, self._settings)
+                    session = Session(
+                        link, self._checkpoint, self._settings, make_reader=self._make_reader
+                    )
                     self._current = token, session
                     self._sessions.put(self._current)
                     return True

@@ -11,6 +11,7 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import Pulse
 from edgellm.distributed.parts.part import (
+    MakeReader,
     Part,
     arithmetic_facts,
     open_part,
@@ -22,6 +23,7 @@ from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import Cache, TreeCache
 from edgellm.models.layers import Span
 from edgellm.reading.tuning import measure_disk
+from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings
 
@@ -35,12 +37,21 @@ class Session:
         control: the connection of heartbeats, on which it may also be told to stop.
         checkpoint: the model.
         settings: this machine's own: its memory and threads.
+        make_reader: opens what reads the layers.
     """
 
-    def __init__(self, control: Link, checkpoint: Checkpoint, settings: LoadSettings) -> None:
+    def __init__(
+        self,
+        control: Link,
+        checkpoint: Checkpoint,
+        settings: LoadSettings,
+        *,
+        make_reader: MakeReader = open_reader,
+    ) -> None:
         self.name = control.name
         self._checkpoint = checkpoint
         self._settings = settings
+        self._make_reader = make_reader
         self._data: Link | None = None
         self._has_data = threading.Event()
         self._part: Part | None = None
@@ -105,7 +116,9 @@ class Session:
         self._free()
         settings = settings_from(head["settings"], self._settings)
         with borrowed_stream():
-            part = open_part(self._checkpoint, head["layers"], settings)
+            part = open_part(
+                self._checkpoint, head["layers"], settings, make_reader=self._make_reader
+            )
         self._part = part
         return {
             "plan": part.plan.as_dict(),

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +22,9 @@ from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import load_layers, open_reader
 from edgellm.settings import LoadSettings
+
+MakeReader = Callable[[Checkpoint, Plan], Reader]
+"""Opens what reads a part's layers."""
 
 SHARED_SETTINGS = (
     "context",
@@ -57,12 +60,18 @@ class Part:
         self.reader.close()
 
 
-def open_part(checkpoint: Checkpoint, numbers: Sequence[int], settings: LoadSettings) -> Part:
+def open_part(
+    checkpoint: Checkpoint,
+    numbers: Sequence[int],
+    settings: LoadSettings,
+    *,
+    make_reader: MakeReader = open_reader,
+) -> Part:
     """Load some layers of a model and nothing else; errors are those of ``load``."""
     checkpoint = checkpoint.with_layers(numbers)
     plan = plan_for(checkpoint, settings, layers_only=True)
     with ExitStack() as on_failure:
-        reader = open_reader(checkpoint, plan)
+        reader = make_reader(checkpoint, plan)
         on_failure.callback(reader.close)
         layers = load_layers(checkpoint, plan, reader, settings)
         on_failure.pop_all()

@@ -56,6 +56,7 @@ class Peer:
         self._notes: deque[list[Any]] = deque()
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[tuple[int, Reply | EdgeLLMError]] = queue.SimpleQueue()
+        self._turn = threading.Lock()
         self._asked = 0
         self._to_stop = 0
         self._closed = False
@@ -84,6 +85,16 @@ class Peer:
             MachineError: it is gone.
             EdgeLLMError: what it answered.
         """
+        with self._turn:
+            reply = self._ask(head, body, keep_going)
+        if isinstance(reply, EdgeLLMError):
+            raise reply
+        raise_error(reply[0], self.machine.name)
+        return reply
+
+    def _ask(
+        self, head: Mapping[str, Any], body: Sequence[memoryview], keep_going: KeepGoing
+    ) -> Reply | EdgeLLMError:
         notes = []
         while self._notes:
             notes.append(self._notes.popleft())
@@ -99,14 +110,10 @@ class Peer:
                         self._to_stop = number
                     continue
                 if answered == number:
-                    break
+                    return reply
         except BaseException:
             self._to_stop = number
             raise
-        if isinstance(reply, EdgeLLMError):
-            raise reply
-        raise_error(reply[0], self.machine.name)
-        return reply
 
     def close(self) -> None:
         """End the connections; the machine frees the layers and waits for the next cluster."""

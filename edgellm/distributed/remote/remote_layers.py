@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -15,8 +16,9 @@ from edgellm.distributed.parts.part import run_window
 from edgellm.distributed.parts.wire import packed, unpacked
 from edgellm.distributed.remote.peer import Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, remote_spans
+from edgellm.distributed.remote.stages import in_pieces, joined, through_stages
 from edgellm.kv_cache.cache import Cache
-from edgellm.models.layers import KeepGoing, Layers, States, StateSpans, always
+from edgellm.models.layers import KeepGoing, Layers, Span, States, StateSpans, always
 from edgellm.runtime.caches import LayerCaches
 
 
@@ -51,6 +53,12 @@ class RemoteLayers:
         self._local_count = local_count
         self.peers = list(peers)
         self._windows = list(windows)
+        # then parts of a prompt can be on several machines at once
+        self._has_stages = (
+            not streams_weights
+            and self.max_exact_rows > 0
+            and [window.machine for window in windows] == list(range(len(peers) + 1))
+        )
 
     def run(
         self,
@@ -68,9 +76,16 @@ class RemoteLayers:
             ClosedError: the layers were closed.
         """
         states = list(states)
-        remote = [cache for _, cache in self._remote_caches(spans)]
-        for cache in remote:
+        for _, cache in self._remote_caches(spans):
             cache.begin_pass()
+        if self._has_stages and depth is None:
+            pieces, piece_spans = in_pieces(states, spans)
+            if len(pieces) > len(states):
+                results = self._run_in_stages(pieces, piece_spans, keep_going)
+                if not results:
+                    return []
+                self._advance(spans)
+                return joined(results, states)
         for window in self._windows:
             layers = window.layers
             if depth is not None:
@@ -85,10 +100,7 @@ class RemoteLayers:
                 states = self._run_there(window.machine - 1, states, spans, layers, keep_going)
             if len(states) < len(spans):
                 return []
-        for span_caches in spans:
-            for place in range(len(self.peers)):
-                for cache, span in remote_spans(span_caches, self._local_count + place):
-                    cache.advance(span)
+        self._advance(spans)
         return states
 
     def close(self) -> None:
@@ -114,24 +126,71 @@ class RemoteLayers:
         layers: range,
         keep_going: KeepGoing,
     ) -> list[mx.array]:
+        shapes, body = packed(states)
+        head = {**self._request(number, spans, layers), "states": shapes}
+        answer, results = self.peers[number].request(head, body, keep_going=keep_going)
+        return unpacked(answer["states"], results)
+
+    def _run_in_stages(
+        self, pieces: Sequence[mx.array], spans: StateSpans, keep_going: KeepGoing
+    ) -> list[mx.array]:
+        """Send parts of prompts through the machines, each of which computes another one."""
+
+        def here(hidden: mx.array, state_spans: Sequence[Span]) -> mx.array | None:
+            states = self._run_here([hidden], [state_spans], first.layers, keep_going)
+            return states[0] if states else None
+
+        first, *others = self._windows
+        passed: dict[int, int] = {}
+        requests: list[list[dict[str, Any]]] = [[] for _ in self.peers]
+        for state_spans in spans:
+            for window in others:
+                number = window.machine - 1
+                request = self._request(number, [state_spans], window.layers, passed)
+                requests[number].append(request)
+        computing = [
+            partial(here, hidden, state_spans)
+            for hidden, state_spans in zip(pieces, spans, strict=True)
+        ]
+        return through_stages(computing, list(zip(self.peers, requests, strict=True)), keep_going)
+
+    def _request(
+        self,
+        number: int,
+        spans: StateSpans,
+        layers: range,
+        passed: dict[int, int] | None = None,
+    ) -> dict[str, Any]:
+        """Return what a machine is asked, but for the hidden states.
+
+        Args:
+            number: the machine's, among the others.
+            spans: whose tokens the states are.
+            layers: of the machine.
+            passed: tokens of each cache in earlier requests of this pass; these are added.
+        """
+        passed = {} if passed is None else passed
         offsets: dict[int, int] = {}
         told: list[list[Any]] = []
         for state_spans in spans:
             told.append([])
             for cache, span in remote_spans(state_spans, self._local_count + number):
-                offsets[cache.number] = cache.offset
+                offsets.setdefault(cache.number, cache.offset + passed.get(cache.number, 0))
                 levels = [int(level) for level in span.levels]
                 told[-1].append([cache.number, int(span.length), bool(span.many), levels])
-        shapes, body = packed(states)
-        head = {
+                passed[cache.number] = passed.get(cache.number, 0) + int(span.length)
+        return {
             "ask": "run",
             "layers": [layers.start, layers.stop],
-            "states": shapes,
             "spans": told,
             "offsets": list(offsets.items()),
         }
-        answer, results = self.peers[number].request(head, body, keep_going=keep_going)
-        return unpacked(answer["states"], results)
+
+    def _advance(self, spans: StateSpans) -> None:
+        for span_caches in spans:
+            for place in range(len(self.peers)):
+                for cache, span in remote_spans(span_caches, self._local_count + place):
+                    cache.advance(span)
 
     def _remote_caches(self, spans: StateSpans) -> list[tuple[int, RemoteCache]]:
         return [
