@@ -4,19 +4,22 @@ import json
 import os
 import shutil
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 
+import mlx.core as mx
 import pytest
 from support.clusters import CONTEXT, members, part_budget, write_hosts
 from support.paged import PROMPT
 
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.distributed.cluster import open_cluster
 from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret
 from edgellm.distributed.members.member import Member
 from edgellm.distributed.parts import digests
+from edgellm.distributed.parts.cut import cut_layers
 from edgellm.settings import LoadSettings
 
 
@@ -118,22 +121,18 @@ def test_a_file_that_is_missing_on_one_machine(folder, tmp_path):
 def test_a_disk_that_fails_amid_a_text(tiny_folder, tmp_path):
     folder, copy = tiny_folder("llama-3.2", config={"num_hidden_layers": 8}), tmp_path / "copy"
     shutil.copytree(folder, copy)
-    weights = copy / "model.safetensors"
-    own, other = part_budget(folder, 3, 1, outer=True), part_budget(folder, 4, 1)
-    with (
-        members(copy, tmp_path / "hosts", [other]) as hosts,
-        edgellm.load(folder, memory=own, threads=1, context=CONTEXT, machines=hosts) as llm,
-    ):
-        whole = llm.generate(PROMPT, max_tokens=40).text
-        stream = llm.stream(PROMPT, max_tokens=40)
-        next(stream)
-        os.truncate(weights, 1000)
-        with pytest.raises(edgellm.ReadError, match=r"machine 127\.0\.0\.1"):
-            for _ in stream:
-                pass
-    shutil.copy2(folder / "model.safetensors", weights)
-    with members(copy, tmp_path / "next", [other]) as hosts, load(folder, hosts) as llm:
-        assert llm.generate(PROMPT, max_tokens=40).text == whole
+    own, other = part_budget(folder, 4, 1, outer=True), part_budget(folder, 4, 1)
+    with members(copy, tmp_path / "hosts", [other]) as hosts:
+        settings = LoadSettings(memory=own, threads=1, context=CONTEXT, machines=hosts)
+        cut = cut_layers([4, 4], in_turns=True)
+        opened = open_cluster(read_checkpoint(folder), settings, cut=cut)
+        with closing(opened.model), closing(opened.reader):
+            caches = opened.caches.make(capacity=CONTEXT, reserve=CONTEXT)
+            mx.eval(opened.model(mx.array([PROMPT]), caches))
+            os.truncate(copy / "model.safetensors", 1000)
+            with pytest.raises(edgellm.ReadError, match=r"machine 127\.0\.0\.1"):
+                for token in range(9):  # what the ring has read already is still there
+                    mx.eval(opened.model(mx.array([[5 + token]]), caches))
 
 
 def test_a_machine_with_too_little_memory(folder, tmp_path):

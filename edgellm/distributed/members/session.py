@@ -54,6 +54,8 @@ class Session:
         self._make_reader = make_reader
         self._data: Link | None = None
         self._has_data = threading.Event()
+        self._attaching = threading.Lock()
+        self._closed = False
         self._part: Part | None = None
         self._caches: dict[int, list[Cache]] = {}
         self._stopped = 0
@@ -62,8 +64,12 @@ class Session:
         self._pulse = Pulse(control, self._lose, self._obey)
 
     def attach(self, data: Link) -> None:
-        """Give it the connection of its work."""
-        self._data = data
+        """Give it the connection of its work, which is closed with it, or at once if it is over."""
+        with self._attaching:
+            if self._closed:
+                data.close()
+            else:
+                self._data = data
         self._has_data.set()
 
     def serve(self, patience: float) -> None:
@@ -205,6 +211,8 @@ class Session:
             self._part = None
 
     def _close(self) -> None:
+        with self._attaching:
+            self._closed = True
         self._pulse.close()
         if self._data is not None:
             self._data.close()

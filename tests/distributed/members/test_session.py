@@ -1,0 +1,45 @@
+"""A session that is over keeps no connection, whenever it comes."""
+
+import os
+import socket
+from contextlib import contextmanager
+
+import pytest
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.distributed.links.handshake import Keys
+from edgellm.distributed.links.link import Link
+from edgellm.distributed.members.session import Session
+from edgellm.errors import MachineError
+from edgellm.settings import LoadSettings
+
+
+@contextmanager
+def connection():
+    """Two ends of a connection whose sides know each other."""
+    keys = Keys(os.urandom(32), os.urandom(32))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    ends = Link(one, keys, "first"), Link(other, Keys(keys.received, keys.sent), "other")
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def test_a_connection_that_comes_late_is_closed(tiny_folder):
+    with connection() as (control, other_control), connection() as (data, other_data):
+        session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())
+        other_control.close()
+        with pytest.raises(MachineError, match="went before it asked"):
+            session.serve(patience=20)
+        session.attach(data)
+        with pytest.raises(MachineError, match="is gone"):
+            other_data.receive()
+
+
+def test_a_first_machine_that_never_asks_is_not_waited_for(tiny_folder):
+    with connection() as (control, _):
+        session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())
+        with pytest.raises(MachineError, match="went before it asked"):
+            session.serve(patience=0.1)
