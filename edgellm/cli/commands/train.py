@@ -88,7 +88,11 @@ def train(
         _say_plan(run, settings.batch)
         with show_training() as shown:
             _follow(run, shown)
-        run.answer()
+        try:
+            run.answer()
+        except KeyboardInterrupt:
+            note("what was learned is saved; the same command with --resume asks for the answers")
+            raise
         history, answers = run.trainer.history, run.answers.as_plain()
     page = out / PAGE
     if json:

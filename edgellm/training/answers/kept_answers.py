@@ -83,6 +83,11 @@ class KeptAnswers:
             pairs = zip(self.shown, answers, strict=True)
             self.shown = [replace(one, after=answer) for one, answer in pairs]
 
+    @property
+    def complete(self) -> bool:
+        """Whether all questions have both answers."""
+        return all(one.after is not None for one in self.shown)
+
     def save(self) -> None:
         """Write them, whole or not at all. Raises ConversionError."""
         if self.shown:

@@ -96,6 +96,7 @@ class TrainingRun:
         self.notes: list[str] = _notes(self.trainer, prepared, request)
         self._log = StepLog(request.folder, self.trainer.step)
         self._learned = count_numbers(self.trainer.numbers)
+        self._begun_at = self.trainer.step
         self._is_open = True
 
     @property
@@ -147,6 +148,8 @@ class TrainingRun:
             ReadError: the model cannot be read.
         """
         self.close()
+        if self.trainer.step == self._begun_at and self.answers.complete:
+            return  # nothing was learned since they were given
         self.trainer.free()
         del self._learner
         mx.clear_cache()

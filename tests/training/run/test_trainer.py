@@ -196,6 +196,30 @@ def test_a_run_that_is_all_warm_up_is_said_to_learn_nothing(folder, data, tmp_pa
         assert run.notes == []
 
 
+def test_answers_that_are_missing_are_asked_for_again_and_others_are_not(folder, data, tmp_path):
+    times = []
+
+    def ask(prompts, *, model, adapter):
+        times.append(adapter)
+        if len(times) == 2:
+            raise KeyboardInterrupt
+        return ["an answer"] * len(prompts)
+
+    first = dataclasses.replace(request(folder, data, tmp_path / "out", steps=2), answers=2)
+    with open_run(first, ask) as run:
+        list(run.run())
+        with pytest.raises(KeyboardInterrupt):
+            run.answer()
+    again = dataclasses.replace(first, resume=True)
+    for _ in range(2):
+        with open_run(again, ask) as run:
+            assert list(run.run()) == []
+            run.answer()
+            assert [one["after"] for one in run.answers.as_plain()] == ["an answer"] * 2
+    assert times == [None, tmp_path / "out", tmp_path / "out"]
+    assert "an answer" in (tmp_path / "out" / "training.html").read_text()
+
+
 def test_a_run_keeps_the_day_on_which_it_began(folder, data, tmp_path, monkeypatch):
     days = ["2026-01-31", "2026-02-01"]
 
