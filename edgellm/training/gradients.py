@@ -27,8 +27,14 @@ from edgellm.training.operations.loss import losses_of
 
 Floats = npt.NDArray[np.float32]
 
-HEAD_ROWS = 256
-"""Rows whose logits are there at once."""
+HEAD_ROWS, HEAD_BYTES = 256, 64 << 20
+"""Rows whose logits are there at once, and the bytes of these, at most."""
+
+
+def head_rows(vocabulary: int) -> int:
+    """Return the rows of so many logits that are there at once."""
+    return max(1, min(HEAD_ROWS, HEAD_BYTES // (4 * vocabulary)))
+
 
 Dropout = Callable[[int, MicroBatch], Kept]
 """Says what dropout keeps in a layer, of a micro-batch."""
@@ -47,6 +53,7 @@ class TrainedModel:
         logits: hidden states (R, E) after all layers to logits (R, V), differentiable.
         recompute: whether all of a layer is computed again downwards, and only its input is kept.
         keep: returns what keeps the inputs of a step's layers.
+        head_rows: rows whose logits are there at once.
     """
 
     embed: Embedding
@@ -57,6 +64,7 @@ class TrainedModel:
     logits: Callable[[mx.array], mx.array]
     recompute: bool = True
     keep: Callable[[], KeptInputs] = list
+    head_rows: int = HEAD_ROWS
 
     def kept_results(self) -> dict[int, Results] | None:
         """Return where rows keep each layer's results; None: they are computed again."""
@@ -237,7 +245,7 @@ def row_losses(model: TrainedModel, hidden: mx.array, batch: MicroBatch) -> Floa
     """Return the loss of each of a batch's asked rows (R,), in float32."""
     losses = [
         np.array(_losses(model, hidden[0][places], targets))
-        for places, targets in _head_parts(batch)
+        for places, targets in _head_parts(model, batch)
     ]
     return np.concatenate([np.zeros(0, np.float32), *losses])
 
@@ -260,7 +268,7 @@ def head_gradients(
     if weights is None:
         weights = np.ones(len(batch.asked_rows), np.float32)
     total, by_hidden, begin = 0.0, mx.zeros_like(hidden), 0
-    for places, targets in _head_parts(batch):
+    for places, targets in _head_parts(model, batch):
         factors = mx.array(weights[begin : begin + len(targets)])
         loss, gradient = mx.value_and_grad(loss_of)(hidden[0][places], targets, factors)
         by_hidden[0, places] = gradient
@@ -270,11 +278,11 @@ def head_gradients(
     return total, by_hidden
 
 
-def _head_parts(batch: MicroBatch) -> Iterator[tuple[mx.array, mx.array]]:
+def _head_parts(model: TrainedModel, batch: MicroBatch) -> Iterator[tuple[mx.array, mx.array]]:
     """Yield places and targets of asked rows, as many as have their logits at once."""
     rows = batch.asked_rows
-    for begin in range(0, len(rows), HEAD_ROWS):
-        some = rows[begin : begin + HEAD_ROWS]
+    for begin in range(0, len(rows), model.head_rows):
+        some = rows[begin : begin + model.head_rows]
         yield mx.array(some), mx.array(batch.targets[some])
 
 

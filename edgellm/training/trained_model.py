@@ -21,7 +21,7 @@ from edgellm.reading.tuning import tuned
 from edgellm.runtime.loader import make_matrix
 from edgellm.settings import LoadSettings
 from edgellm.training.adapted_block import AdaptedBlock
-from edgellm.training.gradients import TrainedModel
+from edgellm.training.gradients import TrainedModel, head_rows
 from edgellm.training.kept_inputs import InputFile, InputsOnDisk
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
@@ -134,6 +134,7 @@ class OpenModel:
             first=first,
             logits=logits,
             recompute=memory.recompute,
+            head_rows=head_rows(config.vocab_size),
             keep=list if self.input_file is None else self.input_file.stack,
         )
 

@@ -4,4 +4,5 @@
 LLaMA's attention over all sequences, ``gate.py`` and ``loss.py`` what they say; ``attention.py``
 serves all other families. ``products.py`` chooses who multiplies by a frozen weight, and
 ``backward_product.py`` is the derivative by its inputs; ``kernel_products.py`` multiplies the rest.
+``layer_floats.py`` says what all of them hold at once.
 """

@@ -12,23 +12,21 @@ from edgellm.device import machine as device
 from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.budget_planner import spread
 from edgellm.reading.disk_reader import BOUNCE_BYTES
-from edgellm.training.gradients import HEAD_ROWS
+from edgellm.training.gradients import head_rows
 from edgellm.training.kept_inputs import UNDER_WAY
 from edgellm.training.low_rank import LoraSettings, count_learned, first_changed
+from edgellm.training.operations.layer_floats import layer_floats
 from edgellm.training.operations.products import BLOCK_BYTES
 from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
 
 ITEM = 4
 """Bytes of a number of hidden states and derivatives."""
 
-PROCESS_BYTES = 200 << 20
+PROCESS_BYTES = 110 << 20
 """Python, MLX, NumPy and the kernels, before a model is there."""
 
-BACKWARD_FLOATS = 3.6
-"""Arrays of a layer's widths that its derivatives hold at once, measured on the bundled model."""
-
-SCORES = 2.2
-"""Matrices of attention's scores that they hold, likewise."""
+HEAD_FLOATS = 5
+"""Arrays of a head's logits that its loss holds; one of them stays, where kernels multiply."""
 
 BUFFERS = 2
 
@@ -249,17 +247,14 @@ class _Step:
         """
         checkpoint, lora = self.checkpoint, self.lora
         config, shapes = checkpoint.config, checkpoint.config.tensor_shapes()
-        hidden, inner = config.hidden_size, config.intermediate_size
-        queries = config.num_attention_heads * config.head_dim
-        keys = config.num_key_value_heads * config.head_dim
-        widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
-        squares = 0
+        hidden = config.hidden_size
+        squares, blocks = 0, 0
         if lora.dora:  # of rows, with those of matrices that lie beside them
             rows = sum(shape[0] for shape in shapes.values() if len(shape) == 2)
-            squares = self.changed * rows
-        scores = SCORES * config.num_attention_heads * self.longest**2
-        head = 4 * HEAD_ROWS * config.vocab_size
-        backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
+            squares, blocks = self.changed * rows, 3 * BLOCK_BYTES
+        logits = head_rows(config.vocab_size) * config.vocab_size
+        floats = layer_floats(config, tokens, self.longest) + logits
+        backward = ITEM * max(floats, HEAD_FLOATS * logits) + blocks
         # before and after a layer, of policy and reference
         states = self.changed - on_disk + 2 + 2 * self.reference
         if on_disk:

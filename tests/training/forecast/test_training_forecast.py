@@ -72,8 +72,12 @@ def test_a_step_reads_what_was_forecast(checkpoint, layers):
 
 def test_the_disk_is_hidden_where_arithmetic_takes_as_long(checkpoint):
     target = TargetMachine(disk=1e6)
-    least = forecast(checkpoint, "1GB", target).least
-    plan = forecast(checkpoint, least, target)
+    roomy = forecast(checkpoint, "1GB", target)
+    least = roomy.least
+    parts = dict(roomy.parts)
+    parts.pop("results that are not computed again", None)
+    streamed = 2 * checkpoint.layers[0].nbytes
+    plan = forecast(checkpoint, sum(parts.values()) - parts["layers"] + streamed, target)
     assert plan.pinned == 0
     assert plan.bytes_read > 0
     assert not plan.is_measured
@@ -124,7 +128,7 @@ def test_preferences_have_two_answers_and_a_reference(checkpoint):
     states = (config.num_hidden_layers + 2) * 128 * config.hidden_size * 4
     more = states + 2 * 256 * config.hidden_size * 4
     assert prefers.parts["kept inputs"] - usual.parts["kept inputs"] == more
-    assert prefers.least > usual.least
+    assert prefers.total > usual.total
 
 
 def test_kept_inputs_on_the_disk_grow_with_the_tokens_that_hide_it():
