@@ -25,7 +25,8 @@ EMITTERS: Mapping[str, str] = {
     "quantize": "elementwise.quantize_activations:emit_quantize",
     "pack": "elementwise.pack:emit_pack",
     # derivatives
-    "turn": "elementwise.turn:emit_turn",
+    "turn": "derivatives.turn:emit_turn",
+    "pair_matmul": "derivatives.pair_matmul:emit_pair_matmul",
     "swiglu_backward": "elementwise.swiglu:emit_swiglu_backward",
     # conversion
     "quantize_weights": "elementwise.quantize_weights:emit_quantize_weights",

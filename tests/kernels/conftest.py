@@ -15,7 +15,8 @@ if unavailable() is None:
     ISAS = host_isas()
 FLOATS = [(isa, "float") for isa in ISAS if below(isa) is None]
 """Without those whose products of floats are another one's code."""
-ROUNDED = [(isa, "int8") for isa in ISAS]
+ROUNDED = [(isa, "int8") for isa in ISAS if not isa.pairs]
+"""Pairs are for derivatives alone: other products are those of the same set without them."""
 EITHER = [*FLOATS, *(own for own in ROUNDED if own[0].dot is not None)]
 """Those that cannot round keep float32 in any case."""
 

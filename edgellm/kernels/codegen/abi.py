@@ -252,6 +252,12 @@ TILE_PARTS: Mapping[str, int] = {
 FEW_PARTS: Mapping[str, int] = {"codes": 4096, "ints": 1024, "sums": 4096, "results": 512}
 """The same where the rows of a tile are tokens."""
 
+PAIR_ROWS = 256
+"""Rows of a weight that a product of its columns in pairs takes at once."""
+
+PAIR_STEP = 16
+"""Their number is a multiple of this."""
+
 _BLOCK_ROWS = 96
 _PANEL_BYTES = 1 << 20
 """Rows of a weight, and bytes, unpacked at once at most: half a second-level cache or less."""
@@ -300,6 +306,20 @@ def stretch_rows(out_features: int, threads: int) -> int:
 def turned_square(lanes: int) -> int:
     """Return the rows, and columns, of a weight that ``turn`` takes at once, and needs at least."""
     return max(8, lanes)
+
+
+def pair_strip(group: int) -> int:
+    """Return the columns, all of one group, that a thread of ``pair_matmul`` takes at once."""
+    return min(group, 64)
+
+
+def pair_scratch(tokens: int, strip: int) -> int:
+    """Return the scratch bytes that a thread of ``pair_matmul`` needs."""
+    vectors = -(-tokens // TILE)
+    pairs = -(-vectors // TOKEN_VECTORS)
+    results = 4 * TILE * strip * (1 + TOKEN_VECTORS * pairs)
+    inputs = vectors * (4 * TILE + 2 * TILE * PAIR_ROWS)
+    return results + inputs + 8 * PAIR_ROWS + 2 * PAIR_ROWS * strip
 
 
 def block_rows(row_bytes: int) -> int:

@@ -28,6 +28,7 @@ class Isa:
         dot: how four products of bytes are added to a 32-bit lane; None: only the float path.
         tiles: whether tiles of 16 x 32 bfloat16 numbers or 16 x 64 bytes are multiplied at once
             (AMX).
+        pairs: whether two products of bfloat16 numbers are added to a lane at once.
         half: whether float16 is converted by an instruction.
         registers: vector registers, which bound the blocks of a matrix product.
     """
@@ -38,6 +39,7 @@ class Isa:
     lanes: int
     dot: str | None
     tiles: bool = False
+    pairs: bool = False
     half: bool = True
     registers: int = 16
 
@@ -66,6 +68,16 @@ ISAS: Mapping[str, Isa] = {
     for isa in (
         # AMX multiplies tiles; vpdpbusd adds four products of bytes to a lane (VNNI)
         Isa("amx", "x86_64", _AMX, 16, "vpdpbusd", tiles=True, registers=32),
+        # vdpbf16ps adds two products of bfloat16 numbers
+        Isa(
+            "avx512-bf16",
+            "x86_64",
+            (*_AVX512, "avx512bf16"),
+            16,
+            "vpdpbusd",
+            pairs=True,
+            registers=32,
+        ),
         Isa("avx512-vnni", "x86_64", _AVX512, 16, "vpdpbusd", registers=32),
         Isa("avx-vnni", "x86_64", (*_AVX2, "avxvnni"), 8, "vpdpbusd"),
         # without VNNI the same takes three instructions: see dot.py

@@ -109,7 +109,7 @@ def to_f16(e: Emitter, numbers: Value) -> Value:
 def to_bf16(e: Emitter, numbers: Value) -> Value:
     """Return float32 lanes as bfloat16, rounded to the nearest; 16-bit integers hold the bits."""
     lanes = numbers.type.count
-    if e.isa.tiles:
+    if e.isa.tiles or e.isa.pairs:
         return e.b.bitcast(e.b.fptrunc(numbers, vector(BFLOAT, lanes)), vector(I16, lanes))
     words = vector(I32, lanes)
     bits = e.b.bitcast(numbers, words)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendError
-from edgellm.kernels.codegen.abi import TURN, turned_square
+from edgellm.kernels.codegen.abi import (
+    MATMUL,
+    PACK,
+    PAIR_STEP,
+    TILE,
+    TURN,
+    pair_scratch,
+    pair_strip,
+    turned_square,
+)
 from edgellm.kernels.codegen.weight_format import ITEM_BYTES, WeightFormat
 from edgellm.kernels.kernel_engine import KernelEngine, Step, StepArray, make_step, step_array
 from edgellm.kernels.product_steps import Matrix, product_steps
@@ -39,8 +48,9 @@ class _Block:
 class BackwardProduct:
     """``g @ weight``, (T, O) to (T, I), of a weight (O, I) in any form of the kernels.
 
-    The kernels multiply by a weight's rows, which here are its columns: so many rows at a time are
-    turned into plain numbers, and multiplied by while they are in the caches.
+    Where activations are rounded and the processor adds products of bfloat16 numbers in pairs, a
+    quantized weight's codes are multiplied by as they are. Else so many rows at a time are turned
+    into plain numbers, and multiplied by while they are in the caches.
 
     Args:
         engine: the kernels.
@@ -64,7 +74,7 @@ class BackwardProduct:
         if engine.activations == "int8" and engine.isa.tiles:
             self._kind = "bf16"
         numbers = turned_bytes // ITEM_BYTES[self._kind]
-        self._blocks = list(_blocks(matrices, numbers))
+        self._blocks = list(_blocks(matrices, numbers, self._in_pairs))
         least = min(self._in_features, *(block.matrix.out_features for block in self._blocks))
         if least < turned_square(engine.isa.lanes):
             raise BackendError(f"there are no kernels that turn {least} rows or columns")
@@ -102,18 +112,47 @@ class BackwardProduct:
             out = workspace.reserved("product", 4 * tokens * self._in_features)
             steps: list[Step] = []
             for block in self._blocks:
+                source, add = x + 4 * tokens * block.first, block.first > 0
+                if self._in_pairs(block.matrix):
+                    steps += self._pair_steps(block.matrix, source, out, tokens=tokens, add=add)
+                    continue
                 turn, turned = self._turned(block.matrix)
-                product = product_steps(
-                    self._engine,
-                    [turned],
-                    x + 4 * tokens * block.first,
-                    out,
-                    tokens=tokens,
-                    add=block.first > 0,
-                )
+                product = product_steps(self._engine, [turned], source, out, tokens=tokens, add=add)
                 steps += [turn, *product]
             self._steps = (version, tokens, step_array(steps))
         return self._steps[2]
+
+    def _in_pairs(self, matrix: Matrix) -> bool:
+        """Return whether a weight's codes are multiplied by as they are."""
+        engine, form = self._engine, matrix.format
+        # of two codes one is the middle: its weights would be rounded derivatives alone
+        rounded = engine.activations == "int8" and form.bits > 1
+        return rounded and engine.isa.pairs and matrix.out_features % PAIR_STEP == 0
+
+    def _pair_steps(
+        self, matrix: Matrix, x: int, out: int, *, tokens: int, add: bool
+    ) -> list[Step]:
+        """Return the steps of ``out (+)= x @ weight``, (T, I) of (T, R) and (R, I)."""
+        engine, rows = self._engine, matrix.out_features
+        strip = pair_strip(matrix.format.group)
+        packed = engine.workspace.reserved("packed", 4 * rows * -(-tokens // TILE) * TILE)
+        engine.reserve_scratch(pair_scratch(tokens, strip))
+        pack = make_step(engine.kernel("pack", "words"), PACK, source=x, target=packed, words=rows)
+        product = make_step(
+            engine.kernel("pair_matmul", matrix.format),
+            MATMUL,
+            activations=packed,
+            weight=matrix.weight,
+            scales=matrix.scales,
+            biases=matrix.biases,
+            in_features=rows,
+            out_features=matrix.in_features,
+            out=out,
+            out_stride=4 * matrix.in_features,
+            add=int(add),
+            block_rows=strip,
+        )
+        return [pack, product]
 
     def _turned(self, matrix: Matrix) -> tuple[Step, Matrix]:
         """Return the step that turns a weight's rows, and the matrix (I, R) that it makes."""
@@ -132,12 +171,14 @@ class BackwardProduct:
         return step, Matrix(WeightFormat(0, 0, self._kind), columns, rows, target)
 
 
-def _blocks(matrices: list[Matrix], numbers: int) -> Iterator[_Block]:
+def _blocks(
+    matrices: list[Matrix], numbers: int, is_whole: Callable[[Matrix], bool]
+) -> Iterator[_Block]:
     """Yield all rows of matrices that lie side by side, about so many numbers of one at a time."""
     first = 0
     for matrix in matrices:
         rows, columns = matrix.out_features, matrix.in_features
-        count = -(-rows // max(2 * _ROWS, numbers // columns))
+        count = 1 if is_whole(matrix) else -(-rows // max(2 * _ROWS, numbers // columns))
         # of about one size: a small rest would be too few rows to be turned
         ends = [round(rows * part / count / _ROWS) * _ROWS for part in range(1, count)]
         for begin, end in pairwise([0, *ends, rows]):

@@ -44,6 +44,8 @@ ARGUMENTS = {
     "tile_matvec": CODED + WIDE,
     "tile_few": [(*CODED[0], 4), *((*own, 8) for own in CODED[1:] + WIDE)],
     "tile_matmul": CODED + ODD,
+    "turn": [(*CODED[0], "f32"), (*ODD[1], "bf16"), (*ODD[2], "f32")],
+    "pair_matmul": CODED + WIDE,
 }
 
 
@@ -57,6 +59,8 @@ def is_used(isa, kernel):
         return False
     if kernel.startswith("int8"):
         return isa.dot is not None
+    if kernel.startswith("pair"):
+        return isa.pairs
     return isa.tiles or not kernel.startswith("tile")
 
 
@@ -75,7 +79,8 @@ def test_every_kernel_compiles_for_every_instruction_set(isa):
         beginning = b"\xcf\xfa\xed\xfe"
     for kernel in EMITTERS:
         if cache is not None and kernel.endswith(("matvec", "few", "matmul")):
-            continue  # matmul/test_products.py compiles them for all of these, and runs them
+            # matmul/test_products.py and derivatives/ compile them for all of these, and run them
+            continue
         if is_used(isa, kernel):
             for arguments in ARGUMENTS.get(kernel, [()]):
                 text = text_of(kernel, isa, arguments)
@@ -92,6 +97,7 @@ def test_every_kernel_compiles_for_every_instruction_set(isa):
     [
         ("amx", "tile_matmul", "tdpbf16ps"),
         ("amx", "tile_matvec", "tdpbusd"),
+        ("avx512-bf16", "pair_matmul", "vdpbf16ps"),
         ("avx512-vnni", "int8_matvec", "vpdpbusd"),
         ("avx-vnni", "int8_matvec", "vpdpbusd"),
         ("avx2", "int8_matvec", "vpmaddubsw"),
