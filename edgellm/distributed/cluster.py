@@ -158,10 +158,12 @@ def _open_parts(
     local_plan = plan_for(own_part, settings)
     arithmetic = arithmetic_facts(checkpoint, settings)
     answers = []
-    for peer, layers in zip(peers, cut.layers[1:], strict=True):
-        answer, _ = peer.request(
-            {"ask": "open", "layers": list(layers), "settings": shared_settings(settings)}
-        )
+    openings = [
+        {"ask": "open", "layers": list(layers), "settings": shared_settings(settings)}
+        for layers in cut.layers[1:]
+    ]
+    for peer, opening in zip(peers, openings, strict=True):
+        answer, _ = peer.request(opening)
         _require_same_arithmetic(peer.machine, arithmetic, answer["arithmetic"])
         answers.append(answer)
     reader = make_reader(own_part, local_plan)
@@ -176,6 +178,7 @@ def _open_parts(
         len(cut.layers[0]),
         peers,
         cut.windows,
+        openings=openings,
         streams_weights=any(not plan["resident"] for plan in _plans(local_plan, answers)),
         takes_trees=local.takes_trees and all(answer["takes_trees"] for answer in answers),
     )

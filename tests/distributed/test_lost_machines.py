@@ -154,3 +154,30 @@ def processor_seconds(pid):
     """Return what a process has computed."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_machine_that_comes_back_is_used_again(tiny_folder, tmp_path, load):
+    secret = new_secret()
+    folder = tiny_folder("llama-3.2")
+    asked = {"max_tokens": 30, "reuse_cache": True}
+    with (
+        MemberProcess(folder, secret) as member,
+        Relay(member.port) as relay,
+        load(write_hosts(tmp_path, [relay.port], secret)) as llm,
+    ):
+        whole = llm.generate(PROMPT, **asked).text
+        stream = llm.stream(PROMPT, **asked)
+        batch = llm.generate_batch([PROMPT, PROMPT[3:]], max_tokens=10)
+        next(stream)
+        relay.break_off()
+        with pytest.raises(edgellm.MachineError):
+            list(stream)
+        # the caches of the text so far are gone with the machine, and computed again
+        assert llm.generate(PROMPT, **asked).text == whole
+        again = llm.generate_batch([PROMPT, PROMPT[3:]], max_tokens=10)
+        assert [one.text for one in again] == [one.text for one in batch]
+        member.end()
+        with pytest.raises(edgellm.MachineError):
+            llm.generate(PROMPT, **asked)
+        with MemberProcess(folder, secret, port=member.port):
+            assert llm.generate(PROMPT, **asked).text == whole

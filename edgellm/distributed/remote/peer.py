@@ -35,6 +35,8 @@ class Peer:
     Attributes:
         machine: as above.
         facts: what it says of itself.
+        is_lost: whether it is gone; ``join_again`` brings it back.
+        generation: how many times it has come back, each time without caches.
 
     Raises:
         MachineError: it cannot be reached, is busy, or refuses.
@@ -42,27 +44,63 @@ class Peer:
 
     def __init__(self, machine: Machine, secret: bytes) -> None:
         self.machine = machine
-        control = call(machine, secret)
-        try:
-            control.set_timeout(PATIENCE_SECONDS)
-            control.send({"for": "control"})
-            self.facts, _ = control.receive()
-            raise_error(self.facts, machine.name)
-            self._data = call(machine, secret)
-        except BaseException:
-            control.close()
-            raise
-        self._data.send({"for": "data", "session": self.facts["session"]})
+        self.is_lost = False
+        self.generation: int = 0
+        self._secret = secret
         self._notes: deque[list[Any]] = deque()
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._replies: queue.SimpleQueue[tuple[int, Reply | EdgeLLMError]] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._asked = 0
         self._to_stop = 0
         self._closed = False
+        self._connect()
+
+    def join_again(self, opening: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Connect to a machine that was lost, and return what it answers to ``opening``.
+
+        Raises:
+            MachineError: it is not there, or another one than it was.
+            EdgeLLMError: what it answered.
+        """
+        self._disconnect()
+        known = self.facts
+        self._notes.clear()
+        self._connect()
+        if any(self.facts[key] != known[key] for key in ("versions", "files")):
+            self._disconnect()
+            raise MachineError(
+                f"machine {self.machine.name} has come back with other files or versions",
+                hint="load the model again",
+            )
+        self.generation += 1
+        self.is_lost = False
+        try:
+            answer, _ = self.request(opening)
+        except BaseException:
+            self.is_lost = True
+            raise
+        return answer
+
+    def _connect(self) -> None:
+        control = call(self.machine, self._secret)
+        try:
+            control.set_timeout(PATIENCE_SECONDS)
+            control.send({"for": "control"})
+            self.facts, _ = control.receive()
+            raise_error(self.facts, self.machine.name)
+            self._data = call(self.machine, self._secret)
+            try:
+                self._data.send({"for": "data", "session": self.facts["session"]})
+            except BaseException:
+                self._data.close()
+                raise
+        except BaseException:
+            control.close()
+            raise
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[tuple[int, Reply | EdgeLLMError]] = queue.SimpleQueue()
         self._pulse = Pulse(control, self._data.fail, lambda _: None)
         self._thread = threading.Thread(
-            target=self._exchange, name=f"edgellm-peer-{machine.name}", daemon=True
+            target=self._exchange, name=f"edgellm-peer-{self.machine.name}", daemon=True
         )
         self._thread.start()
 
@@ -88,6 +126,7 @@ class Peer:
         with self._turn:
             reply = self._ask(head, body, keep_going)
         if isinstance(reply, EdgeLLMError):
+            self.is_lost = True
             raise reply
         raise_error(reply[0], self.machine.name)
         return reply
@@ -95,6 +134,8 @@ class Peer:
     def _ask(
         self, head: Mapping[str, Any], body: Sequence[memoryview], keep_going: KeepGoing
     ) -> Reply | EdgeLLMError:
+        if self.is_lost:
+            raise MachineError(f"machine {self.machine.name} is gone")
         notes = []
         while self._notes:
             notes.append(self._notes.popleft())
@@ -120,6 +161,9 @@ class Peer:
         if self._closed:
             return
         self._closed = True
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         self._requests.put(None)
         with suppress(MachineError):
             self._pulse.send({"end": True})

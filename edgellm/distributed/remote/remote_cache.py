@@ -14,6 +14,7 @@ from weakref import finalize
 import mlx.core as mx
 
 from edgellm.distributed.remote.peer import Peer
+from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import ROLLBACK, STEP, storage_tokens
 from edgellm.kv_cache.token_tree import height, room
 from edgellm.memory_plan.memory_estimate import layer_windows
@@ -46,12 +47,22 @@ class RemoteCache:
         windows = layer_windows(layers.checkpoint.config, layers.plan.context_window)
         self._windows = [window for window in windows if window and window < self._context]
         self._is_certain = True
+        self._make()
+
+    def _make(self) -> None:
         self._begin()
-        peer.note("make", self.number, capacity, reserve, context)
+        context = self._context
+        self.peer.note("make", self.number, self._capacity, self._allocated, context)
 
     def _begin(self) -> None:
         self.number: int = next(_numbers)
+        self._generation = self.peer.generation
         finalize(self, self.peer.note, "drop", self.number)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the machine was lost, and all that it held with it."""
+        return self.peer.is_lost or self._generation != self.peer.generation
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -73,7 +84,18 @@ class RemoteCache:
         return min(rooms)
 
     def begin_pass(self) -> None:
-        """Note that tokens are on their way; until they are through, nobody knows what is held."""
+        """Note that tokens are on their way; until they are through, nobody knows what is held.
+
+        Raises:
+            MachineError: what was held is gone with the machine, which has come back.
+        """
+        if self.is_gone:
+            if self.offset:
+                raise MachineError(
+                    f"machine {self.peer.machine.name} has come back without its caches",
+                    hint="ask again: the text is computed from its beginning",
+                )
+            self._make()
         self._is_certain = False
 
     def advance(self, span: Span) -> None:
@@ -90,7 +112,11 @@ class RemoteCache:
 
     def can_trim(self, offset: int) -> bool:
         """Return whether the machine still holds all that the token at ``offset`` looks at."""
-        if offset == 0 or not self._windows:
+        if offset == 0:
+            return True
+        if self.is_gone:
+            return False
+        if not self._windows:
             return True
         if self._is_certain and offset >= self.offset - ROLLBACK:
             return True
@@ -108,7 +134,8 @@ class RemoteCache:
 
     def move(self, source: int, target: int) -> None:
         """Copy the token at one position to another."""
-        self.peer.note("move", self.number, source, target)
+        if not self.is_gone:
+            self.peer.note("move", self.number, source, target)
 
     def copy(self) -> RemoteCache:
         """Return independent caches of the same tokens."""
@@ -132,10 +159,13 @@ class RemoteCache:
     def resize(self, tokens: int) -> None:
         """Make storage for exactly ``tokens``, or for as many as are held where those are more."""
         self._allocated = max(self.offset, min(self._capacity, tokens))
-        self.peer.note("resize", self.number, self.offset, tokens)
+        if not self.is_gone:
+            self.peer.note("resize", self.number, self.offset, tokens)
 
     def finite_layers(self) -> list[bool]:
         """Return for each layer of the machine whether all its keys and values are finite."""
+        if self.is_gone:
+            return []
         answer, _ = self.peer.request({"ask": "finite", "cache": self.number})
         return [bool(layer) for layer in answer["answer"]]
 

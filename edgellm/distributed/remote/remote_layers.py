@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ class RemoteLayers:
         local_count: how many they are.
         peers: the other machines.
         windows: all of them, in the order of the model.
+        openings: what each other machine is asked first, also when it comes back.
         streams_weights: whether a machine reads weights from disk.
         takes_trees: whether all take trees of tokens.
     """
@@ -43,6 +44,7 @@ class RemoteLayers:
         peers: Sequence[Peer],
         windows: Sequence[Window],
         *,
+        openings: Sequence[Mapping[str, Any]],
         streams_weights: bool,
         takes_trees: bool,
     ) -> None:
@@ -52,6 +54,7 @@ class RemoteLayers:
         self._local = local
         self._local_count = local_count
         self.peers = list(peers)
+        self._openings = list(openings)
         self._windows = list(windows)
         # then parts of a prompt can be on several machines at once
         self._has_stages = (
@@ -76,6 +79,9 @@ class RemoteLayers:
             ClosedError: the layers were closed.
         """
         states = list(states)
+        for peer, opening in zip(self.peers, self._openings, strict=True):
+            if peer.is_lost:
+                peer.join_again(opening)
         for _, cache in self._remote_caches(spans):
             cache.begin_pass()
         if self._has_stages and depth is None:
