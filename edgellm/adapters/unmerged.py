@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from edgellm.adapters.row_factors import BaseRows
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.folder import LAYER_NAME, LAYER_PREFIX, open_folder
@@ -25,7 +26,7 @@ from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.bounded import read_errors
 from edgellm.files.given_path import given_path
 from edgellm.models.layers import LayerChange
-from edgellm.models.linear import AddedProduct
+from edgellm.models.linear import AddedProduct, Stretch
 
 MERGE_IT = "merge it into the weights: edgellm convert MODEL DEST --adapter FOLDER --bits 16"
 
@@ -40,6 +41,7 @@ class UnmergedAdapter:
         changes: of matrices, by their path in the model.
         rows: of each of a layer's matrices, by its name inside the layer.
         files: what it is read from.
+        base: the folder of the model, whose weights DoRA's lengths are compared with.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class UnmergedAdapter:
     changes: Mapping[str, LowRank]
     rows: Mapping[str, int]
     files: tuple[Path, ...]
+    base: Path
 
     def nbytes(self, item_bytes: int) -> int:
         """Return the bytes of all factors in memory, in numbers of ``item_bytes``."""
@@ -54,7 +57,13 @@ class UnmergedAdapter:
         for change in self.changes.values():
             rows, columns = change.shape
             numbers += change.down.shape[0] * (rows + columns)
-        return numbers * item_bytes
+        nbytes = numbers * item_bytes
+        for layer in range(self.layers):
+            for members in STACKS.values():
+                if self._is_stretched(layer, members):
+                    # a factor in float32 for each result, and what is left of a bias
+                    nbytes += 8 * sum(self.rows[member] for member in members)
+        return nbytes
 
     def fingerprint(self) -> str:
         """Return a digest of its files. Raises ReadError."""
@@ -67,20 +76,25 @@ class UnmergedAdapter:
     def layer_changes(self, dtype: mx.Dtype) -> list[LayerChange]:
         """Read what is added in each layer, as numbers of a type.
 
+        For a DoRA the rows of the matrices that it changes are read too, once.
+
         Raises:
             ReadError: a file cannot be read.
             FormatError: a value is infinite or not a number.
         """
-        changes = [
-            LayerChange(
-                {
-                    stack: added
-                    for stack, members in STACKS.items()
-                    if (added := self._added(f"{LAYER_PREFIX}{layer}.", members, dtype))
-                }
-            )
-            for layer in range(self.layers)
-        ]
+        base = None
+        if any(change.magnitude is not None for change in self.changes.values()):
+            base = BaseRows(self.base)
+        changes = []
+        for layer in range(self.layers):
+            prefix = f"{LAYER_PREFIX}{layer}."
+            products, stretches = {}, {}
+            for stack, members in STACKS.items():
+                if added := self._added(prefix, members, dtype):
+                    products[stack] = added
+                if base is not None and self._is_stretched(layer, members):
+                    stretches[stack] = self._stretch(prefix, members, base)
+            changes.append(LayerChange(products, stretches))
         mx.eval([array for change in changes for array in change.arrays()])
         return changes
 
@@ -98,16 +112,31 @@ class UnmergedAdapter:
             first += self.rows[member]
         return added
 
+    def _is_stretched(self, layer: int, members: Iterable[str]) -> bool:
+        """Return whether DoRA gives some rows of a stack lengths of their own."""
+        own = (self.changes.get(f"{LAYER_PREFIX}{layer}.{member}") for member in members)
+        return any(change is not None and change.magnitude is not None for change in own)
 
-def open_unmerged(
-    path: str | Path, checkpoint: Checkpoint, *, magnitudes: bool = False
-) -> UnmergedAdapter:
+    def _stretch(self, prefix: str, members: Iterable[str], base: BaseRows) -> Stretch:
+        """Return the factors of a stack's results; 1 where a row keeps its length."""
+        factors, rests, is_biased = [], [], False
+        for member in members:
+            path, change = prefix + member, self.changes.get(prefix + member)
+            own = np.ones(self.rows[member], np.float32)
+            rest = np.zeros_like(own)
+            if change is not None and change.magnitude is not None:
+                own = base.factors(path, change, *_finite_factors(path, change))
+                bias = base.bias(path)
+                if bias is not None:
+                    rest, is_biased = (1 - own) * bias, True
+            factors.append(own)
+            rests.append(rest)
+        left = mx.array(np.concatenate(rests)) if is_biased else None
+        return Stretch(mx.array(np.concatenate(factors)), left)
+
+
+def open_unmerged(path: str | Path, checkpoint: Checkpoint) -> UnmergedAdapter:
     """Read an adapter's folder, without the values, and check that it fits a model.
-
-    Args:
-        path: of the folder.
-        checkpoint: the model.
-        magnitudes: whether it may be a DoRA.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -117,7 +146,7 @@ def open_unmerged(
     """
     path = given_path(path)
     adapter = _in_our_words(read_adapter(path), checkpoint)
-    _require_additions(path, adapter, magnitudes=magnitudes)
+    _require_additions(path, adapter)
     shapes = {
         name.removesuffix(".weight"): shape
         for name, shape in checkpoint.config.tensor_shapes().items()
@@ -143,7 +172,8 @@ def open_unmerged(
             hint="it may belong to another model; adapter_config.json names its base",
         )
     rows = {name: shape[0] for name, shape in shapes.items()}
-    return UnmergedAdapter(path, layers, adapter.changes, rows, adapter.files)
+    base = checkpoint.folder.path
+    return UnmergedAdapter(path, layers, adapter.changes, rows, adapter.files, base)
 
 
 def _in_our_words(adapter: Adapter, checkpoint: Checkpoint) -> Adapter:
@@ -155,15 +185,10 @@ def _in_our_words(adapter: Adapter, checkpoint: Checkpoint) -> Adapter:
     return in_our_words(adapter, spelled(folder.config, shapes))
 
 
-def _require_additions(path: Path, adapter: Adapter, *, magnitudes: bool) -> None:
+def _require_additions(path: Path, adapter: Adapter) -> None:
     """Raise UnsupportedModelError where an adapter does more than add to layers' products."""
     outer = [name for name in adapter.changes if not LAYER_NAME.match(name)]
     refused = {
-        "is a DoRA, which also changes the lengths of rows": [
-            name
-            for name, change in adapter.changes.items()
-            if change.magnitude is not None and not magnitudes
-        ],
         "brings tensors of its own": list(adapter.replacements),
         "brings tokens' rows of its own": list(adapter.token_rows),
         "changes the embedding or the head": [

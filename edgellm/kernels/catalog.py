@@ -22,6 +22,7 @@ EMITTERS: Mapping[str, str] = {
     "swiglu": "elementwise.swiglu:emit_swiglu",
     # around products
     "bias": "elementwise.bias:emit_bias",
+    "stretch": "elementwise.stretch:emit_stretch",
     "quantize": "elementwise.quantize_activations:emit_quantize",
     "pack": "elementwise.pack:emit_pack",
     # derivatives

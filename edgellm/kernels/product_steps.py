@@ -15,6 +15,7 @@ from edgellm.kernels.codegen.abi import (
     MAX_VECTOR_ROWS,
     PACK,
     QUANTIZE,
+    STRETCH,
     TILE,
     block_rows,
     few_scratch,
@@ -44,6 +45,8 @@ class Matrix:
         bias: address of what is added to the results; 0 for none.
         bias_kind: of its numbers.
         changes: low-rank products that are added to some of its results.
+        stretch: address of what its results are multiplied by, changes included and before the
+            bias, (out_features,) float32; 0 for nothing.
     """
 
     format: WeightFormat
@@ -55,6 +58,7 @@ class Matrix:
     bias: int = 0
     bias_kind: str = "f32"
     changes: Sequence[MatrixChange] = ()
+    stretch: int = 0
 
 
 class MatrixChange(NamedTuple):
@@ -107,25 +111,56 @@ def product_steps(
     steps: list[Step] = []
     inputs = _Inputs(engine, x, "inputs", tokens)
     for matrix in matrices:
-        steps += inputs.multiplied(matrix, results)
-        if matrix.bias:
-            bias = make_step(
-                engine.kernel("bias", matrix.bias_kind),
-                BIAS,
-                out=results.out,
-                out_stride=results.out_stride,
-                bias=matrix.bias,
-                out_features=matrix.out_features,
-            )
-            steps.append(bias)
+        target = results
+        if matrix.stretch:  # results may be added to others, which are not multiplied
+            width = 4 * matrix.out_features
+            target = _Results(engine.workspace.reserved("stretched", tokens * width), width, 0)
+        steps += inputs.multiplied(matrix, target)
+        if not matrix.stretch:
+            steps += _bias_steps(engine, matrix, results)
         for change in matrix.changes:
             rank = change.down.out_features
             low = engine.workspace.reserved("low rank", 4 * tokens * rank)
-            changed = results._replace(out=results.out + 4 * change.first, add=1)
+            changed = target._replace(out=target.out + 4 * change.first, add=1)
             steps += inputs.multiplied(change.down, _Results(low, 4 * rank, 0))
             steps += _Inputs(engine, low, "low-rank inputs", tokens).multiplied(change.up, changed)
+        if matrix.stretch:
+            steps.append(_stretch_step(engine, matrix, target, results))
+            steps += _bias_steps(engine, matrix, results)
         results = results._replace(out=results.out + 4 * matrix.out_features)
     return steps
+
+
+def _bias_steps(engine: KernelEngine, matrix: Matrix, results: _Results) -> list[Step]:
+    """Return the step that adds a matrix's bias, where it has one."""
+    if not matrix.bias:
+        return []
+    bias = make_step(
+        engine.kernel("bias", matrix.bias_kind),
+        BIAS,
+        out=results.out,
+        out_stride=results.out_stride,
+        bias=matrix.bias,
+        out_features=matrix.out_features,
+    )
+    return [bias]
+
+
+def _stretch_step(
+    engine: KernelEngine, matrix: Matrix, source: _Results, results: _Results
+) -> Step:
+    """Return the step that multiplies a matrix's results, and writes or adds them."""
+    target = "add" if results.add else "set"
+    return make_step(
+        engine.kernel("stretch", target),
+        STRETCH,
+        source=source.out,
+        source_stride=source.out_stride,
+        factors=matrix.stretch,
+        out=results.out,
+        out_stride=results.out_stride,
+        out_features=matrix.out_features,
+    )
 
 
 class _Results(NamedTuple):

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
 
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import LayerCache, stored
-from edgellm.models.linear import AddedProduct
+from edgellm.models.linear import AddedProduct, Stretch
 
 LayerSpans = Sequence[tuple[LayerCache, int]]
 """Sequences of a hidden state (1, L, E), in order: each one's cache in a layer, and its tokens."""
@@ -74,15 +74,21 @@ class LayerChange:
 
     Attributes:
         products: what is added to each stack's results, by its name in ``tensor_order.STACKS``.
+        stretches: what they are multiplied by afterwards, where they are.
     """
 
     products: Mapping[str, Sequence[AddedProduct]]
+    stretches: Mapping[str, Stretch] = field(default_factory=dict)
 
     def arrays(self) -> Iterator[mx.array]:
         """Yield all that it holds."""
         for added in self.products.values():
             for product in added:
                 yield from (product.down, product.up)
+        for stretch in self.stretches.values():
+            yield stretch.factors
+            if stretch.rest is not None:
+                yield stretch.rest
 
 
 class Layer(Protocol):

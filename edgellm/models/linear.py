@@ -127,13 +127,38 @@ class AddedProduct:
         return self.first + int(self.up.shape[0])
 
 
-class ChangedLinear:
-    """A weight that multiplies, and products that are added to its results."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Factors of a product's results: ``factors * (result - bias) + bias``.
 
-    def __init__(self, base: Linear, added: Sequence[AddedProduct]) -> None:
+    That is how DoRA gives rows lengths of their own (Liu et al. 2024, arXiv:2402.09353).
+
+    Attributes:
+        factors: (O,), float32; 1 where a result stays.
+        rest: (O,), what the bias is more than its share, float32; None: there is no bias.
+    """
+
+    factors: mx.array
+    rest: mx.array | None = None
+
+    def __call__(self, results: mx.array) -> mx.array:
+        """Return results (..., O) multiplied, in their own type."""
+        stretched = results.astype(mx.float32) * self.factors
+        if self.rest is not None:
+            stretched = stretched + self.rest
+        return stretched.astype(results.dtype)
+
+
+class ChangedLinear:
+    """A weight that multiplies; products that are added to its results, and their factors."""
+
+    def __init__(
+        self, base: Linear, added: Sequence[AddedProduct], stretch: Stretch | None = None
+    ) -> None:
         self.base = base
         self.out_features: int = base.out_features
         self._added = added
+        self._stretch = stretch
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return what the weight alone returns, and what is added."""
@@ -144,16 +169,20 @@ class ChangedLinear:
                 results = results + change
             else:
                 results = results.at[..., product.first : product.stop].add(change)
+        if self._stretch is not None:
+            results = self._stretch(results)
         return results
 
 
-def changed_linear(linear: Linear, added: Sequence[AddedProduct]) -> Linear:
-    """Return a product with these added; any that it had before are not."""
+def changed_linear(
+    linear: Linear, added: Sequence[AddedProduct], stretch: Stretch | None = None
+) -> Linear:
+    """Return a product with these added, and multiplied; what it had before is gone."""
     if isinstance(linear, ChangedLinear):
         linear = linear.base
-    if not added:
+    if not added and stretch is None:
         return linear
-    return ChangedLinear(linear, added)
+    return ChangedLinear(linear, added, stretch)
 
 
 class NormedLinear:

@@ -323,9 +323,10 @@ class Block:
             part, name = stack.split(".")
             owner = getattr(self, part)
             added: Sequence[AddedProduct] = ()
+            stretch = None
             if change is not None:
-                added = change.products.get(stack, ())
-            setattr(owner, name, changed_linear(getattr(owner, name), added))
+                added, stretch = change.products.get(stack, ()), change.stretches.get(stack)
+            setattr(owner, name, changed_linear(getattr(owner, name), added, stretch))
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return the hidden states (1, L, E) after this layer; MLX takes its own ways."""

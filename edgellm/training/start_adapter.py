@@ -90,7 +90,7 @@ def open_start(start: Start, checkpoint: Checkpoint, asked: LoraSettings) -> Sta
         UnsupportedModelError: it changes more than layers' matrices, or began with another base.
         ReadError: a file cannot be read.
     """
-    opened = open_unmerged(start.folder, checkpoint, magnitudes=True)
+    opened = open_unmerged(start.folder, checkpoint)
     lora = _settings_of(opened, asked)
     _require_same(start, lora, asked, checkpoint.config.num_hidden_layers)
     return StartAdapter(lora, opened)

@@ -169,7 +169,6 @@ DOWN, UP = factors((64, 64), 1)
 @pytest.mark.parametrize(
     ("change", "config", "words"),
     [
-        ({"lora_magnitude_vector": np.ones(64, np.float32)}, {"use_dora": True}, "is a DoRA"),
         ({"modules_to_save.weight": np.ones((64, 64), np.float32)}, {}, "tensors of its own"),
         ({"base_layer.bias": np.ones(64, np.float32)}, {}, "tensors of its own"),
     ],

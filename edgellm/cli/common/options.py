@@ -146,7 +146,7 @@ LOAD_OPTIONS = SettingsOptions(
         "adapter": option(
             str | None,
             "FOLDER",
-            "A LoRA adapter (PEFT, mlx-lm) that runs beside the model's weights, unmerged.",
+            "A LoRA or DoRA adapter (PEFT, mlx-lm) that runs beside the model's weights, unmerged.",
             heading=headings.MODEL,
         ),
         "machines": option(

@@ -170,6 +170,16 @@ BIAS = _arguments(
 )
 """Arguments of ``bias``."""
 
+STRETCH = _arguments(
+    "source",  # (L, row of source_stride)
+    "source_stride",
+    "factors",  # (O,) float32
+    "out",  # (L, row of out_stride)
+    "out_stride",
+    "out_features",  # O
+)
+"""Arguments of ``stretch``."""
+
 APART = _arguments(
     "steps",  # (groups, group_steps, STEP_SLOTS) int64
     "groups",

@@ -9,9 +9,9 @@ import mlx.core as mx
 
 from edgellm.kernels.layer import LayerWeights
 from edgellm.kernels.product_steps import Matrix, MatrixChange
-from edgellm.models.cpu.linear import kernel_matrices
+from edgellm.models.cpu.linear import address, kernel_matrices
 from edgellm.models.layers import LayerChange
-from edgellm.models.linear import AddedProduct, DenseLinear
+from edgellm.models.linear import AddedProduct, DenseLinear, Stretch
 
 
 def changed_weights(weights: LayerWeights, change: LayerChange | None) -> LayerWeights:
@@ -24,7 +24,8 @@ def changed_weights(weights: LayerWeights, change: LayerChange | None) -> LayerW
         return weights
 
     def changed(matrices: Sequence[Matrix], stack: str) -> list[Matrix]:
-        return _changed(matrices, change.products.get(stack, ()))
+        added, stretch = change.products.get(stack, ()), change.stretches.get(stack)
+        return _changed(matrices, added, stretch)
 
     return replace(
         weights,
@@ -35,10 +36,14 @@ def changed_weights(weights: LayerWeights, change: LayerChange | None) -> LayerW
     )
 
 
-def _changed(matrices: Sequence[Matrix], added: Sequence[AddedProduct]) -> list[Matrix]:
-    """Return the matrices of a stack, each with what is added to its own results."""
+def _changed(
+    matrices: Sequence[Matrix], added: Sequence[AddedProduct], stretch: Stretch | None
+) -> list[Matrix]:
+    """Return the matrices of a stack, each with what is done to its own results."""
     changed = []
-    first = 0
+    first = factors = 0
+    if stretch is not None:
+        factors = address(stretch.factors)
     for matrix in matrices:
         stop = first + matrix.out_features
         own = [
@@ -46,7 +51,10 @@ def _changed(matrices: Sequence[Matrix], added: Sequence[AddedProduct]) -> list[
             for product in added
             if first <= product.first < stop
         ]
-        changed.append(replace(matrix, changes=tuple(own)))
+        own_factors = 0
+        if factors:
+            own_factors = factors + 4 * first
+        changed.append(replace(matrix, changes=tuple(own), stretch=own_factors))
         first = stop
     return changed
 

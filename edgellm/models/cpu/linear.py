@@ -164,7 +164,7 @@ def make_head(
 
 def kernel_vector(array: mx.array) -> Vector:
     """Return a norm's weight as the kernels take it. Raises BackendError."""
-    return Vector(_address(array), _dtype_name(array))
+    return Vector(address(array), _dtype_name(array))
 
 
 def kernel_matrices(linear: Linear) -> list[Matrix]:
@@ -179,8 +179,8 @@ def kernel_matrices(linear: Linear) -> list[Matrix]:
         raise BackendError(f"there are no kernels for a {type(linear).__name__}")
     bias, bias_kind = 0, "f32"
     if linear.bias is not None:
-        bias, bias_kind = _address(linear.bias), _dtype_name(linear.bias)
-    weight = _address(linear.weight)
+        bias, bias_kind = address(linear.bias), _dtype_name(linear.bias)
+    weight = address(linear.weight)
     if isinstance(linear, DenseLinear):
         rows, columns = linear.weight.shape
         dense = WeightFormat(0, 0, _dtype_name(linear.weight))
@@ -190,11 +190,11 @@ def kernel_matrices(linear: Linear) -> list[Matrix]:
         raise BackendError(f"there are no kernels for the mode {quantization.mode}")
     packed = WeightFormat(quantization.bits, quantization.group_size, _dtype_name(linear.scales))
     columns = linear.scales.shape[1] * quantization.group_size
-    scales, biases = _address(linear.scales), _address(linear.biases)
+    scales, biases = address(linear.scales), address(linear.biases)
     return [Matrix(packed, linear.out_features, columns, weight, scales, biases, bias, bias_kind)]
 
 
-def _address(array: mx.array) -> int:
+def address(array: mx.array) -> int:
     """Return where an array's memory begins; NumPy, which has no bfloat16, sees it as bytes."""
     view = array.view(mx.uint8)
     mx.eval(view)

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "attention": [("f32", 10), ("f16", 64), ("q8", 64), ("q4", 80)],
     "tile_attention": [("f16", 64), ("q8", 32)],
     "bias": [("bf16",)],
+    "stretch": [("set",), ("add",)],
     "quantize": [(32, "split"), (64, "plain"), (128, "tile")],
     "pack": [("words",), ("bf16",)],
     "quantize_weights": [
