@@ -107,10 +107,7 @@ def train(
     named = f"{model} --adapter {out}"
     if settings.method == "full":
         named = str(out)
-    if run.settings.lora.dora:  # whose rows' lengths cannot be added beside the weights
-        say(f"next: edgellm convert {model} MERGED --adapter {out} --bits 16")
-    else:
-        say(f"next: edgellm {command} {named}")
+    say(f"next: edgellm {command} {named}")
 
 
 def _asker(load: LoadSettings, training: TrainOptions) -> Ask | None:
@@ -118,9 +115,6 @@ def _asker(load: LoadSettings, training: TrainOptions) -> Ask | None:
     from edgellm.training.asking.ask import Asker
 
     if not training.answers:
-        return None
-    if training.dora:
-        note("no answers before and after: a DoRA must be merged before it runs")
         return None
     return Asker(load, training.answer_tokens, note, show_doing)
 
