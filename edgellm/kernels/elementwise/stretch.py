@@ -10,9 +10,10 @@ from edgellm.kernels.codegen.values import F32, Value, vector
 
 
 def emit_stretch(isa: Isa, name: str, target: str) -> str:
-    """Emit ``stretch``: ``out[t] = factors * source[t]``, or with ``add`` ``+=``, a token an item.
+    """Emit ``stretch``: ``out[t] = factors * source[t]``, a token an item.
 
-    The arguments are those of ``abi.STRETCH``; ``target`` is ``set`` or ``add``.
+    The arguments are those of ``abi.STRETCH``; where ``target`` is ``add`` and not ``set``, the
+    products are added to what is there.
     """
     e = Emitter(isa, name, STRETCH)
     source = e.address("source")
