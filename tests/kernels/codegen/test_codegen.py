@@ -32,7 +32,6 @@ ARGUMENTS = {
     "stretch": [("set",), ("add",)],
     "quantize": [(32, "split"), (64, "plain"), (128, "tile")],
     "pack": [("words",), ("bf16",)],
-    "turn": [(*CODED[0], "f32"), (WeightFormat(0, 0, "f32"), "bf16")],
     "quantize_weights": [
         ("bf16", WeightFormat(4, 64, "bf16")),
         ("f32", WeightFormat(3, 32, "f16")),
