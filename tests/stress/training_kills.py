@@ -1,6 +1,7 @@
 """Kill a training run at random moments and go on with it: it ends in the same bytes.
 
 python tests/stress/training_kills.py --count 40 --seed 0
+python tests/stress/training_kills.py --count 20 --full
 
 A run goes to its end undisturbed. Then runs with the same options are stopped once to three times
 each, by SIGKILL, and one time in four by SIGINT or SIGTERM, which let them save. The disk is made
@@ -37,19 +38,24 @@ sys.exit(main())
 )
 
 WORDS = ("dog", "cat", "ball", "sun", "sea", "tree", "bird", "boat", "moon", "star", "fish")
-FILES = ("adapter_model.safetensors", "adapter_config.json", "training.safetensors")
 STATE = "training.safetensors"
+ADAPTER = ("adapter_model.safetensors", "adapter_config.json", STATE)
+MODEL = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", STATE)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=40, help="kills in all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--full", action="store_true", help="runs that learn every number")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     counts = Counter()
     with tempfile.TemporaryDirectory(prefix="edgellm-kills-") as folder:
-        trials = [Trial(Path(folder).resolve() / str(every), every) for every in (1, 2, 3)]
+        trials = [
+            Trial(Path(folder).resolve() / str(every), every, full=options.full)
+            for every in (1, 2, 3)
+        ]
         number = 0
         while counts["kills"] < options.count:
             kills = min(options.count - counts["kills"], rng.randint(1, 3))
@@ -67,13 +73,14 @@ def main():
 class Trial:
     """Runs that save every so many steps, and what one leaves that nobody disturbs."""
 
-    def __init__(self, root, every):
+    def __init__(self, root, every, *, full):
         self.place = root / "place"
         self.place.mkdir(parents=True)
         self.model = write_model(root / "model", LLAMA)
         self.data = root / "data.jsonl"
         self.data.write_text("".join(json.dumps(record(word)) + "\n" for word in WORDS))
-        self.every = every
+        self.every, self.full = every, full
+        self.files = MODEL if full else ADAPTER
         with running(self.training(), self.place) as process:
             begun = time.perf_counter()
             said = process.communicate()[1]
@@ -86,6 +93,7 @@ class Trial:
         words = [self.model, self.data, self.place / "out", "--valid", self.data]
         words += ["--epochs", "3", "--batch", "2", "--save-every", self.every]
         words += ["--max-tokens", "64", "--memory", "1GB", "--threads", "1"]
+        words += ["--full"] * self.full
         if (self.place / "out" / STATE).exists():
             words.append("--resume")
         return Operation(TRAIN, list(map(str, words)))
@@ -112,14 +120,14 @@ class Trial:
         if process.returncode:
             yield f"fault: ended with {process.returncode}: {said[-500:]}"
         found = self.contents()
-        for name in FILES:
+        for name in self.files:
             if found.get(name) != self.expected[name]:
                 yield f"fault: other bytes in {name}"
 
     def contents(self):
         """The files that a run is to leave, by name."""
         out = self.place / "out"
-        return {name: (out / name).read_bytes() for name in FILES if (out / name).exists()}
+        return {name: (out / name).read_bytes() for name in self.files if (out / name).exists()}
 
 
 def record(word):

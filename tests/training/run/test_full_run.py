@@ -112,6 +112,16 @@ def test_options_of_the_other_method_are_refused(folder, data, tmp_path, capsys,
     assert "--full" in capsys.readouterr().err
 
 
+def test_adapters_learn_texts_in_windows_too(folder, data, tmp_path):
+    asked = request(folder, data, tmp_path / "out")
+    settings = dataclasses.replace(asked.settings, method="lora", steps=2)
+    with open_run(dataclasses.replace(asked, settings=settings, valid=data)) as run:
+        [*_, last] = run.run()
+        assert run.data.learned == run.data.tokens - len(run.data.sequences)
+    assert last.bits_per_byte > 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
 def test_answers_are_learned_too(folder, tmp_path):
     rows = [
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": word}]}
