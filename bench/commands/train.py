@@ -45,8 +45,8 @@ def train(
         str,
         Option(
             metavar="on,off",
-            help="Compute activations again in the backward pass; edgellm always does. Default: "
-            "off, and on for one technique.",
+            help="Compute activations again in the backward pass; default: off, and on for one "
+            "technique.",
             rich_help_panel=headings.TESTS,
         ),
     ] = "",

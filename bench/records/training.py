@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgellm.bench.records.doubts import Doubt, doubt_spread, spread_of
-from edgellm.bench.records.fields import Count, Figure, Several
+from edgellm.bench.records.fields import Count, Figure, Seconds, Several
 from edgellm.bench.records.record import Record, median, quotient
 
 
@@ -23,6 +23,7 @@ class TrainingRecord(Record):
         rank: of each low-rank change; None where all numbers are learned.
         steps: of a turn.
         step_tokens: tokens of each timed step.
+        cpu_seconds: processor time of each timed step, of all threads together.
         numbers: how many are learned.
         weight_bytes: of the model in memory, what is learned included.
         gradient_bytes: of the derivatives of a step.
@@ -46,6 +47,7 @@ class TrainingRecord(Record):
     rank: Several | None = None
     steps: Count = 0
     step_tokens: tuple[Count, ...] = ()
+    cpu_seconds: tuple[Seconds, ...] = ()
     numbers: Count | None = None
     weight_bytes: Count | None = None
     gradient_bytes: Count | None = None
@@ -59,8 +61,8 @@ class TrainingRecord(Record):
     loss_after: Figure | None = None
 
     DERIVED: ClassVar[tuple[str, ...]] = (
-        *("tokens_per_second", "median_seconds", "activation_bytes", "loss_before"),
-        *("spread", "warnings"),
+        *("tokens_per_second", "median_seconds", "median_cpu_seconds", "activation_bytes"),
+        *("loss_before", "spread", "warnings"),
     )
 
     @property
@@ -77,6 +79,11 @@ class TrainingRecord(Record):
             if seconds
         ]
         return median(paces)
+
+    @property
+    def median_cpu_seconds(self) -> float | None:
+        """Processor time of the median step, which other programs disturb less."""
+        return median(self.cpu_seconds)
 
     @property
     def seconds_per_token(self) -> float | None:

@@ -17,7 +17,7 @@ FIRST_TO_GO = (
     *("counted by", "E2E p95", "TPOT p50", "E2E p99", "TTFT p95", "ITL p95", "client"),
     *("E2E p50", "requests/s", "ITL p50"),
     *("±", "of roofline", "read per token", "KL", "bits"),
-    *("loss before", "gradients", "optimizer"),
+    *("CPU s", "loss before", "gradients", "optimizer", "s/step"),
 )
 """Columns that are left out where a table is too wide: the first of them first."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal, cast
 
 import mlx.core as mx
@@ -19,6 +20,7 @@ from edgellm.models.arithmetic import engine_for
 from edgellm.settings import LoadSettings
 from edgellm.training.full.memory import plan_full
 from edgellm.training.full.weights import require_plain
+from edgellm.training.kept_inputs import InputsOnDisk
 from edgellm.training.learners.adapter import AdapterLearner
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner
@@ -85,6 +87,7 @@ class EdgellmTrainer:
             gradients=ITEM * numbers,
             optimizer=2 * ITEM * numbers,
             pinned=self._opened.pinned,
+            checkpointing=self._opened.checkpointing,
         )
 
     def device_peak(self) -> int | None:
@@ -109,12 +112,14 @@ class _Opened:
         frozen: bytes of weights in memory that are not.
         pinned: layers in memory; None where nothing can page.
         budget: that is kept; None where there is none.
+        checkpointing: whether layers are computed again in the backward pass.
     """
 
     learner: Learner[TrainingSequence]
     frozen: int = 0
     pinned: int | None = None
     budget: int | None = None
+    checkpointing: bool = True
 
 
 def _open(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> _Opened:
@@ -140,17 +145,27 @@ def _open(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> _Opened:
     if technique.paged and budget is None:
         resident = plan_within(LARGEST)
         buffers = BUFFERS * max(layer.nbytes for layer in checkpoint.layers)
-        budget = resident.total - resident.layers + min(buffers, resident.layers)
+        least = resident.total - resident.results - resident.layers
+        budget = least + min(buffers, resident.layers)
     plan = plan_within(budget_for(load) if budget is None else budget)
+    if technique.checkpointing:
+        plan = replace(plan, results=0)
+    inputs = None
+    if plan.inputs_on_disk:
+        inputs = InputsOnDisk(Path(gettempdir()), plan.inputs_on_disk, plan.disk_bytes)
     learner = AdapterLearner(
-        OpenModel(checkpoint, lora, plan.in_memory, load),
+        OpenModel(checkpoint, lora, plan.in_memory, load, inputs=inputs),
         checkpoint.config,
         lora,
         micro_tokens=plan.micro_tokens,
         seed=task.seed,
     )
     return _Opened(
-        learner=learner, frozen=plan.outer + plan.layers, pinned=plan.pinned, budget=budget
+        learner=learner,
+        frozen=plan.outer + plan.layers,
+        pinned=plan.pinned,
+        budget=budget,
+        checkpointing=plan.results == 0,
     )
 
 

@@ -15,7 +15,7 @@ from edgellm.bench.records.training import TrainingRecord
 from edgellm.bench.speed.variants import make_model, prepare_variant, variants_folder
 from edgellm.bench.training.task import Task, render_pairs
 from edgellm.bench.training.technique import FULL, Technique
-from edgellm.bench.training.trainer import require_installed
+from edgellm.bench.training.trainer import not_installed
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import DoingCallback, Status, StatusCallback
@@ -23,6 +23,9 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.device import machine
 from edgellm.errors import ConfigError, EdgeLLMError
+
+ANY = "any technique"
+"""The test of a record that says why a library was not measured."""
 
 WORKER = (sys.executable, "-m", "edgellm.bench.training.worker")
 
@@ -88,6 +91,7 @@ class _Outcome:
         ends: its last one of each turn.
         losses: of the newest turn's steps.
         seconds: of all timed steps.
+        cpu_seconds: processor time of each of them.
         step_tokens: tokens of each of them.
         error: why there is no more, in a sentence.
     """
@@ -96,6 +100,7 @@ class _Outcome:
     ends: list[Mapping[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     step_tokens: list[int] = field(default_factory=list)
     error: str | None = None
 
@@ -119,18 +124,24 @@ def measure_training(
 
     They have their turns one after the other, the first of a round last in the next, so that a
     machine that slows down slows them all. One that fails says why in its record, and the others
-    go on.
+    go on; a library that is not installed has one.
 
     Raises:
         ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
         ConfigError, ReadError: the data cannot.
     """
     lesson = _Lesson(settings)
-    outcomes = {technique: _Outcome() for technique in settings.techniques}
+    for backend in dict.fromkeys(technique.backend for technique in settings.techniques):
+        missing = not_installed(backend)
+        if missing is not None:
+            yield lesson.failure(backend, error_sentence(missing))
+    techniques = [one for one in settings.techniques if not_installed(one.backend) is None]
+    outcomes = {technique: _Outcome() for technique in techniques}
     total = settings.turns * len(outcomes)
     done = 0
     for turn in range(settings.turns):
-        for technique in settings.techniques[:: -1 if turn % 2 else 1]:
+        # the last turn in the order of the techniques, which is then that of the records
+        for technique in techniques[:: -1 if (settings.turns - 1 - turn) % 2 else 1]:
             done += 1
             outcome = outcomes[technique]
             if outcome.error is None:
@@ -168,11 +179,11 @@ class _Lesson:
 
     def take_turn(self, technique: Technique, outcome: _Outcome, show: DoingCallback) -> None:
         """Add what a turn shows to an outcome. Raises EdgeLLMError."""
-        require_installed(technique.backend)
         show("looking at the model")
         task, settings = self._task(technique), self._settings
         show("loading")
         seconds: list[float] = []
+        cpu_seconds: list[float] = []
         with WorkerProcess(
             command=WORKER,
             timeout=settings.timeout,
@@ -186,15 +197,28 @@ class _Lesson:
             while "done" not in (message := worker.receive()):
                 outcome.losses.append(message["loss"])
                 seconds.append(message["seconds"])
+                cpu_seconds.append(message["cpu_seconds"])
                 show(f"step {min(len(seconds) + 1, settings.steps)} of {settings.steps}")
         outcome.ends.append(message)
         # the first step compiles, and touches memory for the first time
         untimed = 1 if len(seconds) > 1 else 0
         outcome.seconds += seconds[untimed:]
+        outcome.cpu_seconds += cpu_seconds[untimed:]
         outcome.step_tokens += [
             sum(len(one.tokens) for one in task.step(number))
             for number in range(untimed, len(seconds))
         ]
+
+    def failure(self, backend: str, reason: str) -> TrainingRecord:
+        """Return the record of a library that trains by no technique here."""
+        return TrainingRecord(
+            model=self._settings.model,
+            backend=backend,
+            device=machine.chip_name(),
+            test=ANY,
+            environment=environment(),
+            error=reason,
+        )
 
     def record(self, technique: Technique, outcome: _Outcome) -> TrainingRecord:
         """Return what the turns of a technique have shown."""
@@ -226,7 +250,9 @@ class _Lesson:
             record,
             arithmetic=outcome.opened["arithmetic"],
             memory_bytes=end["memory"],
+            checkpointing=end["checkpointing"],
             seconds=tuple(outcome.seconds),
+            cpu_seconds=tuple(outcome.cpu_seconds),
             step_tokens=tuple(outcome.step_tokens),
             numbers=end["numbers"],
             weight_bytes=end["weights"],

@@ -125,6 +125,7 @@ class MLXLMTrainer:
         held = _arrays(self._model.parameters())
         state = _arrays(self._optimizer.state)
         return Sizes(
+            checkpointing=self._task.technique.checkpointing,
             numbers=sum(array.size for array in learned),
             weights=sum(array.nbytes for array in held),
             gradients=sum(array.nbytes for array in learned),

@@ -38,6 +38,10 @@ class Technique:
     memory: int | None = None
 
     @property
+    def _needs_checkpointing(self) -> bool:
+        return self.paged or (self.backend == OWN and self.method == FULL)
+
+    @property
     def title(self) -> str:
         """The technique in words, the backend left out."""
         parts = [METHODS[self.method]]
@@ -45,7 +49,7 @@ class Technique:
             parts[0] += f" {self.bits}-bit"
         if self.dtype is not None:
             parts.append(self.dtype)
-        if self.checkpointing and self.backend != OWN:  # which knows no other way
+        if self.checkpointing and not self._needs_checkpointing:
             parts.append("checkpointed")
         if self.accumulation > 1:
             parts.append(f"{self.accumulation} parts")

@@ -75,9 +75,9 @@ def _of_method(choice: Choice, backend: str, method: str) -> list[Technique]:
             ways = _asked_for(choice, plain)
         else:
             ways = _usual(plain)
-        if backend == OWN and method != FULL:
-            # layers are computed again from their inputs, whatever is asked for
+        if backend == OWN and method == FULL:  # which knows no other way
             ways = [replace(way, checkpointing=True) for way in ways]
+        elif backend == OWN:
             ways += _paged(choice, replace(plain, checkpointing=True))
         found += ways
     return found
@@ -98,9 +98,7 @@ def _usual(plain: Technique) -> list[Technique]:
     varied = {OWN: QLORA, MLX_LM: QLORA, PEFT: LORA, CUDA: LORA}
     if plain.method != varied[plain.backend]:
         return [plain]
-    changed = [replace(plain, accumulation=PARTS)]
-    if plain.backend != OWN:
-        changed.insert(0, replace(plain, checkpointing=True))
+    changed = [replace(plain, checkpointing=True), replace(plain, accumulation=PARTS)]
     if plain.backend == PEFT:  # on a GPU 16 bits are the usual type
         changed.append(replace(plain, dtype="bfloat16"))
     return [plain, *changed]

@@ -103,6 +103,7 @@ class TorchTrainer:
             if self._torch.is_tensor(value)
         ]
         return Sizes(
+            checkpointing=self._task.technique.checkpointing,
             numbers=sum(one.numel() for one in self._learned),
             weights=sum(one.nbytes for one in held.values()),
             gradients=self._gradients,

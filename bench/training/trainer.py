@@ -32,6 +32,7 @@ class Sizes:
         gradients: of the derivatives of a step.
         optimizer: of its state.
         pinned: layers that stay in memory; None where nothing pages.
+        checkpointing: whether activations are computed again in the backward pass.
     """
 
     numbers: int
@@ -39,6 +40,7 @@ class Sizes:
     gradients: int
     optimizer: int
     pinned: int | None = None
+    checkpointing: bool
 
 
 class PeerTrainer(Protocol):
@@ -111,15 +113,16 @@ TRAINERS: dict[str, Backend] = {
 """The libraries that train, by name."""
 
 
-def require_installed(backend: str) -> None:
-    """Raise BackendError where a package of a library is not installed."""
+def not_installed(backend: str) -> BackendError | None:
+    """Return the error of a library whose packages are not here; None where they are."""
     missing = TRAINERS[backend].missing_packages
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise BackendError(
-            f"training with {backend} needs {' and '.join(missing)}, which {verb} not installed",
-            hint=TRAINERS[backend].install,
-        )
+    if not missing:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    return BackendError(
+        f"training with {backend} needs {', '.join(missing)}, which {verb} not installed",
+        hint=TRAINERS[backend].install,
+    )
 
 
 def trainer_class(backend: str) -> type[PeerTrainer]:

@@ -7,6 +7,7 @@ The only order is the task. It answers ``{"opened": true}``, a message for each 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -28,11 +29,15 @@ def serve(order: Message, _: Iterator[Message], send: Send) -> None:
         loading_peak = machine.peak_process_memory()
         send({"opened": True, "device": trainer.device, "arithmetic": trainer.arithmetic})
         reset_peak()
+        processor_time = time.process_time()
 
         def report(loss: float, seconds: float) -> None:
+            nonlocal processor_time
+            now = time.process_time()
+            taken, processor_time = now - processor_time, now
             if not math.isfinite(loss):
                 raise NotFiniteError(f"the loss is {loss}", hint="give a smaller --rate")
-            send({"loss": loss, "seconds": seconds})
+            send({"loss": loss, "seconds": seconds, "cpu_seconds": taken})
 
         trainer.train(report)
         training_peak = machine.peak_process_memory()

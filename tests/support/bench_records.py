@@ -60,6 +60,7 @@ def training(**more):
         "steps": 3,
         "seconds": (1.0, 2.0),
         "step_tokens": (512, 512),
+        "cpu_seconds": (1.5, 2.5),
         "layers": 8,
         "pinned_layers": 8,
         "numbers": 1000,

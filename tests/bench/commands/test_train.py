@@ -1,10 +1,12 @@
 """`edgellm bench train` on the command line: rows, and reasons in the place of rows."""
 
 import json
+import subprocess
+import sys
 
 import mlx.core as mx
 import pytest
-from support.without import hiding
+from support.without import without
 
 from edgellm.cli.app import main
 
@@ -29,15 +31,20 @@ def folder(tiny_folder):
     return str(tiny_folder("llama-3.2", dtype=mx.bfloat16))
 
 
-def test_rows_are_measured_and_a_missing_library_is_one_too(folder, tmp_path, capfd, monkeypatch):
-    for name, value in hiding("torch", "peft").items():
-        monkeypatch.setenv(name, value)
+def test_rows_are_measured_and_a_missing_library_is_one_too(folder, tmp_path):
     page, kept = tmp_path / "training.html", tmp_path / "training.json"
-    command = ["bench", "train", folder, "--technique", "lora", "--memory", "230MB", *QUICK]
-    more = ["--backend", "edgellm,peft", "--accumulation", "1", "--json"]
-    outputs = ["--output", str(page), "--output", str(kept)]
-    main([*command, *more, *outputs])
-    said = capfd.readouterr().out
+    command = [sys.executable, "-m", "edgellm", "bench", "train", folder, *QUICK]
+    more = ["--technique", "lora", "--memory", "1MB", "--accumulation", "1", "--json"]
+    outputs = ["--backend", "edgellm,peft", "--output", str(page), "--output", str(kept)]
+    done = subprocess.run(
+        [*command, *more, *outputs],
+        env=without("torch", "peft"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    said = done.stdout
     records = json.loads(said)["records"]
     assert json.loads(kept.read_text())["records"] == records
     by_title = {(record["backend"], record["test"]): record for record in records}
@@ -49,6 +56,10 @@ def test_rows_are_measured_and_a_missing_library_is_one_too(folder, tmp_path, ca
     assert len(resident["seconds"]) == 1
     assert resident["step_tokens"] == [16]
     assert resident["optimizer_bytes"] == 2 * resident["gradient_bytes"]
+    assert "give --memory" in by_title["edgellm", "LoRA, paged 1 MB"]["error"]
+    reason = by_title["peft", "any technique"]["error"]
+    assert "torch" in reason
+    assert "pip install" in reason
     known = ("start_bytes", "weight_bytes", "gradient_bytes", "optimizer_bytes")
     rest = resident["training_peak_bytes"] - sum(resident[name] for name in known)
     assert resident["activation_bytes"] == max(0, rest)

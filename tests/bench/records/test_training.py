@@ -19,6 +19,7 @@ def test_steps_of_unequal_length_have_a_pace_and_no_spread():
     assert equal.tokens_per_second == pytest.approx((512 + 256) / 2)
     assert equal.spread == pytest.approx(1 / 3)
     assert equal.doubts
+    assert equal.median_cpu_seconds == 2.0
     unequal = training(step_tokens=(512, 1024))
     assert unequal.tokens_per_second == 512
     assert unequal.spread is None

@@ -17,6 +17,7 @@ def test_the_usual_set_changes_one_thing_at_a_time():
         "edgellm: full",
         "edgellm: LoRA",
         "edgellm: QLoRA 4-bit",
+        "edgellm: QLoRA 4-bit, checkpointed",
         "edgellm: QLoRA 4-bit, 4 parts",
         "edgellm: QLoRA 4-bit, paged",
         "peft: full",
@@ -37,9 +38,9 @@ def test_every_combination_of_what_is_asked_for_is_measured_once():
     )
     assert len(found) == len(set(found)) == 3 * 4
     assert "mlx-lm: QLoRA 8-bit, checkpointed, 2 parts" in found
-    # it checkpoints whatever is asked for
-    found = titles(backends=("edgellm",), methods=("lora",), checkpointing=(True, False))
-    assert found == ["edgellm: LoRA"]
+    # full training of edgellm knows no other way
+    found = titles(backends=("edgellm",), methods=("full",), checkpointing=(True, False))
+    assert found == ["edgellm: full"]
 
 
 def test_budgets_are_those_of_edgellm_alone():

@@ -37,6 +37,10 @@ def test_memory_and_parts_change_no_loss(folders, ours):
     assert paged == losses
     assert (sizes.pinned, in_buffers.pinned) == (4, 0)
     assert in_buffers.weights < sizes.weights
+    again, computed = trained(EdgellmTrainer, tiny_task(folders[4], "edgellm", checkpointing=True))
+    assert again == losses
+    assert computed.checkpointing
+    assert in_buffers.checkpointing
     in_parts, _ = trained(EdgellmTrainer, tiny_task(folders[4], "edgellm", accumulation=4))
     assert in_parts == pytest.approx(losses, abs=1e-5)
     assert sizes.numbers == NUMBERS
