@@ -1,13 +1,12 @@
 """Frames over a connection: a JSON object and raw bytes, signed, counted, never pickled.
 
-A frame is the lengths of both parts, a keyed BLAKE2b of its number and all its bytes, and the two
+A frame is the lengths of both parts, an HMAC (SHA-256) of its number and all its bytes, and the two
 parts. Nothing of a frame is looked at before that is right, so nobody in between can change, repeat
 or leave out one. Frames are not encrypted: for that there is ssh.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import select
@@ -45,7 +44,9 @@ class Link:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.name = name
         self._connection = connection
-        self._keys = keys
+        # processors have instructions for SHA-256: 2.5 times as fast as BLAKE2b on long frames
+        self._signer = hmac.new(keys.sent, digestmod="sha256")
+        self._checker = hmac.new(keys.received, digestmod="sha256")
         self._sending = threading.Lock()
         self._sent = 0
         self._received = 0
@@ -77,7 +78,7 @@ class Link:
         body_bytes = sum(part.nbytes for part in body)
         prefix = _PREFIX.pack(len(text), body_bytes)
         with self._sending:
-            tag = _tag(self._keys.sent, self._sent, [prefix, text, *body])
+            tag = _tag(self._signer, self._sent, [prefix, text, *body])
             self._sent += 1
             rest = [memoryview(part) for part in (prefix, tag, text)]
             rest += [part.cast("B") for part in body]
@@ -105,7 +106,7 @@ class Link:
             head, body = self._take(head_bytes), self._take(body_bytes)
         except (OSError, ValueError) as error:
             raise self._lost(error) from error
-        tag = _tag(self._keys.received, self._received, [prefix[: _PREFIX.size], head, body])
+        tag = _tag(self._checker, self._received, [prefix[: _PREFIX.size], head, body])
         self._received += 1
         if not hmac.compare_digest(tag, prefix[_PREFIX.size :]):
             raise self._forged()
@@ -139,12 +140,12 @@ class Link:
         )
 
 
-def _tag(key: bytes, number: int, parts: Sequence[bytes | memoryview]) -> bytes:
-    digest = hashlib.blake2b(key=key, digest_size=_TAG_BYTES)
+def _tag(keyed: hmac.HMAC, number: int, parts: Sequence[bytes | memoryview]) -> bytes:
+    digest = keyed.copy()
     digest.update(number.to_bytes(8, "big"))
     for part in parts:
         digest.update(part)
-    return digest.digest()
+    return digest.digest()[:_TAG_BYTES]
 
 
 def _send_all(connection: socket.socket, parts: list[memoryview]) -> None:

@@ -12,6 +12,7 @@ from edgellm.errors import (
     ConfigError,
     ContextError,
     EdgeLLMError,
+    MachineError,
     MemoryBudgetError,
     ModelNotFoundError,
     QueueFullError,
@@ -108,6 +109,16 @@ def with_hint(error: EdgeLLMError) -> str:
     return error.message
 
 
+def _unavailable(error: EdgeLLMError, message: str) -> ApiError:
+    """Return the error of a request that may succeed at another time."""
+    if isinstance(error, QueueFullError):
+        return ApiError(429, "the server is busy; try again in a moment", code="queue_full")
+    if isinstance(error, ClosedError):
+        return ApiError(503, "the server is shutting down", code="shutting_down")
+    LOG.error("a request has failed: %s", message)  # it names the machine
+    return ApiError(503, "a machine that computes the model is missing", code="machine_missing")
+
+
 def api_error(error: Exception) -> ApiError:
     """Return an error of the runtime as a client is to get it."""
     if isinstance(error, ApiError):
@@ -116,10 +127,8 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(500, "the server has failed; its log says how")
     message = with_hint(error)
     match error:
-        case QueueFullError():
-            return ApiError(429, "the server is busy; try again in a moment", code="queue_full")
-        case ClosedError():
-            return ApiError(503, "the server is shutting down", code="shutting_down")
+        case QueueFullError() | ClosedError() | MachineError():
+            return _unavailable(error, message)
         case ContextError():
             # its hint is about options of the command line
             shorter = f"{error.message}; send a shorter one"
