@@ -135,3 +135,35 @@ def test_merged_into_the_weights_it_gives_the_same_loss(tmp_path, form, patterns
     opened = open_training(tmp_path / "merged")
     assert loss(opened, [{} for _ in changes]) == pytest.approx(expected, abs=2e-5)
     opened.close()
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_mlx_lm_opens_what_was_learned_with_the_same_loss(tmp_path, dora):
+    from mlx_lm.tuner.utils import load_adapters
+    from mlx_lm.utils import load_model
+
+    source = write_model(tmp_path / "source", CONFIGS["llama-2"], dtype=mx.float32)
+    base = tmp_path / "base"
+    convert(source, base, bits=16)
+    lora = dataclasses.replace(
+        LORA, dora=dora, layers=3, ranks={"2.mlp.up_proj": 2}, alphas={"1.self_attn.q_proj": 3.0}
+    )
+    opened = open_training(base, lora=lora)
+    changes = moved(initial(base, opened, lora))
+    expected = loss(opened, changes)
+    opened.close()
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    write_adapter(adapter, changes, lora, base="base", form="mlx-lm")
+    model, _ = load_model(source)
+    model = load_adapters(model, str(adapter))
+    total, asked = 0.0, 0
+    for one in sequences():
+        logits = model(mx.array([one.tokens]))[0]
+        targets = mx.array(one.targets)
+        losses = mx.logsumexp(logits, axis=-1) - mx.take_along_axis(
+            logits, mx.maximum(targets, 0)[:, None], axis=-1
+        ).squeeze(-1)
+        total += (losses * (targets >= 0)).sum().item()
+        asked += one.asked
+    assert total / asked == pytest.approx(expected, abs=2e-5)
