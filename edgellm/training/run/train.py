@@ -170,8 +170,6 @@ class TrainingRun:
     def _ask_before(
         self, sequences: Sequence[TrainingSequence], tokenizer: Tokenizer, request: TrainRequest
     ) -> None:
-        if request.settings.lora.dora:
-            return  # it does not run beside the weights
         start = None if request.start is None else request.start.folder
         self.answers.before(sequences, tokenizer, request.model, start)
 

@@ -104,12 +104,15 @@ def test_the_command_learns_preferences_and_goes_on(folder, tmp_path, capsys):
     assert main([*command[:3], str(tmp_path / "model"), *command[4:], "--full"]) == 2
 
 
-def test_a_dora_goes_on_and_is_merged_next(folder, data, tmp_path, capsys):
+def test_a_dora_answers_goes_on_and_is_merged(folder, data, tmp_path, capsys):
     out = tmp_path / "dora"
     command = ["train", str(folder), str(data), str(out), "--dora", "--batch", "2"]
-    assert main([*command, "--epochs", "1"]) == 0
-    assert "next: edgellm convert" in capsys.readouterr().err
-    assert main([*command, "--epochs", "2", "--resume"]) == 0
+    assert main([*command, "--epochs", "1", "--answers", "1", "--answer-tokens", "4"]) == 0
+    told = capsys.readouterr().err
+    assert "question 1: " in told
+    assert "after: " in told
+    assert f"--adapter {out}" in told.splitlines()[-1]
+    assert main([*command, "--epochs", "2", "--resume", "--answers", "0"]) == 0
     merged = tmp_path / "merged"
     assert main(["convert", str(folder), str(merged), "--adapter", str(out), "--bits", "16"]) == 0
 
