@@ -181,6 +181,8 @@ def _sentence(epoch: EpochReport) -> str:
         parts.append(_losses(epoch.train, epoch.figures))
     if epoch.valid is not None:
         parts.append(f"on other records {_losses(epoch.valid, epoch.valid_figures)}")
+    if not parts:
+        parts.append("no step was applied")
     name = f"epoch {epoch.epoch}"
     if epoch.epoch == 0:
         name = "before"

@@ -49,11 +49,19 @@ class Rendered:
         """Tokens that are learned."""
         return sum(one.asked for one in self.sequences)
 
+    @property
+    def repeated(self) -> int:
+        """Sequences that are there already: the same tokens, and the same are learned."""
+        differ = {(one.tokens, one.targets) for one in self.sequences}
+        return len(self.sequences) - len(differ)
+
     def notes(self) -> list[str]:
         """Return what a person should know of the records, in sentences."""
         said = []
         if self.cut:
             said.append(f"{self.cut} records are longer than --max-tokens, and were cut")
+        if self.repeated:
+            said.append(f"{self.repeated} sequences are there more than once, and learned as often")
         if self.parted:
             said.append(
                 f"of {self.parted} records each answer is learned by itself: the chat template "

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from edgellm.device.held_signals import signals_held
 from edgellm.errors import NotFiniteError
 from edgellm.training.learners.learner import Learner, TrainingItem
@@ -188,8 +190,10 @@ class Trainer(Generic[Item]):
         begun = time.perf_counter()
         settings, number = self._settings, self.step
         items = step_items(self._items, number, batch=settings.batch, seed=settings.seed)
-        found = self._learner.gradients(items, self.numbers, number)
-        norm = norm_of(found.by_changes)
+        # what is not finite is told below, not in warnings of NumPy's
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            found = self._learner.gradients(items, self.numbers, number)
+            norm = norm_of(found.by_changes)
         rate = settings.rates.at(number, self.steps)
         applied = math.isfinite(found.loss) and math.isfinite(norm)
         if applied:

@@ -70,6 +70,16 @@ def test_one_turn_in_any_form_is_the_same(tmp_path, tokenizer, row):
     assert learned(found.sequences[0], tokenizer) == "a<|end|>"
 
 
+def test_records_that_are_there_more_than_once_are_counted(tmp_path, tokenizer):
+    one, other = ({"prompt": "Say a", "completion": text} for text in ("a", "b"))
+    records = written(tmp_path / "a.jsonl", [one, other, one, one])
+    found = render(records, tokenizer, template="chat", max_tokens=64)
+    assert len(found.sequences) == 4
+    assert "2 sequences are there more than once, and learned as often" in found.notes()
+    alone = render(records[:2], tokenizer, template="chat", max_tokens=64)
+    assert not any("more than once" in note for note in alone.notes())
+
+
 def test_texts_are_learned_in_windows(tmp_path, tokenizer):
     text = "Once upon a time there was a little dog. " * 8
     records = written(tmp_path / "t.jsonl", [{"text": text}])

@@ -287,3 +287,12 @@ def test_a_run_that_goes_on_in_another_form_leaves_one_adapter(folder, data, tmp
     names = {file.name for file in (tmp_path / "out").iterdir()}
     own = {"training.safetensors", "training.jsonl", "training.html"}
     assert names == own | {"adapters.safetensors", "adapter_config.json"}
+
+
+def test_an_epoch_of_which_no_step_was_applied_says_so(folder, data, tmp_path, capsys):
+    command = ["train", str(folder), str(data), str(tmp_path / "out"), "--answers", "0"]
+    command += ["--rate", "1e30", "--schedule", "constant", "--warmup", "0", "--batch", "8"]
+    assert main([*command, "--epochs", "6"]) == 1
+    told = capsys.readouterr().err
+    assert "epoch 2: no step was applied" in told
+    assert "smaller --rate" in told
