@@ -27,7 +27,7 @@ from edgellm.training.operations.loss import losses_of
 
 Floats = npt.NDArray[np.float32]
 
-HEAD_ROWS, HEAD_BYTES = 256, 64 << 20
+HEAD_ROWS, HEAD_BYTES = 256, 16 << 20
 """Rows whose logits are there at once, and the bytes of these, at most."""
 
 

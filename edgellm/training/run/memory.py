@@ -253,7 +253,7 @@ class _Step:
             rows = sum(shape[0] for shape in shapes.values() if len(shape) == 2)
             squares, blocks = self.changed * rows, 3 * BLOCK_BYTES
         logits = head_rows(config.vocab_size) * config.vocab_size
-        floats = layer_floats(config, tokens, self.longest) + logits
+        floats = layer_floats(config, tokens, self.longest) + 2 * logits
         backward = ITEM * max(floats, HEAD_FLOATS * logits) + blocks
         # before and after a layer, of policy and reference
         states = self.changed - on_disk + 2 + 2 * self.reference
