@@ -85,10 +85,18 @@ def test_long_prompts_are_on_several_machines_at_once(quantized, tmp_path, other
 
 
 @pytest.mark.parametrize("kind", ["mistral-window", "qwen2-window", "llama-biases"])
-@pytest.mark.parametrize("backend", ["auto", "mlx"])
-def test_kinds_of_models_equal_one(tiny_folder, tmp_path, kind, backend):
-    folder = tiny_folder(kind)
-    load = {"context": CONTEXT, "threads": 1, "backend": backend, "memory": "500MB"}
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        {"activations": "int8"},
+        {"activations": "float"},
+        {"backend": "mlx"},
+    ],
+)
+def test_kinds_of_models_equal_one(tiny_folder, tmp_path, kind, arithmetic):
+    folder = tmp_path / "4bit"
+    convert(tiny_folder(kind), folder, bits=4)
+    load = {"context": CONTEXT, "threads": 1, "memory": "500MB"} | arithmetic
     with edgellm.load(folder, **load) as llm:
         one = answers(llm)
     with (
