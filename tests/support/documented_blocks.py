@@ -68,7 +68,7 @@ def blocks_of(page):
         if names_a_command or PLACEHOLDER.search(match.group(1)):
             continue
         line = _line_at(prose, match.start())
-        command = Command(match.group(1), needs_in(line))
+        command = _command_that_needs(match.group(1), line)
         found.append(Block(page.name, _number(prose, match.start()), "span", line, [command]))
     return sorted(found, key=lambda block: block.line)
 
@@ -98,7 +98,15 @@ def _fenced(page, text, match):
 
 def _command(line):
     text, mark, comment = line.partition(" #")
-    return Command(text.strip(), needs_in(mark + comment))
+    return _command_that_needs(text.strip(), mark + comment)
+
+
+def _command_that_needs(text, said):
+    """Return a command; one for a cluster says by itself that it needs other machines."""
+    needs = needs_in(said)
+    if re.search(r"edgellm cluster |--machines ", text):
+        needs |= {"other machines"}
+    return Command(text, needs)
 
 
 def _number(text, place):
