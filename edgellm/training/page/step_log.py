@@ -43,7 +43,9 @@ class StepLog:
         self._begun = False
         self.steps: list[Mapping[str, Any]] = []
         if step and self._path.exists():
-            self.steps = [one for one in _read(self._path) if one["step"] <= step]
+            # Ctrl-C between two lines of a save can put a step there twice
+            taken = {one["step"]: one for one in _read(self._path) if one["step"] <= step}
+            self.steps = list(taken.values())
 
     def add(self, report: Mapping[str, Any]) -> None:
         """Note a step, by the names of its figures."""

@@ -39,6 +39,9 @@ def test_steps_that_are_taken_again_are_in_the_log_once(tmp_path):
     again.add(step(4, loss=4.0))
     again.save()
     assert [one["loss"] for one in StepLog(tmp_path, 9).steps] == [1.0, 2.0, None, 4.0]
+    written = (tmp_path / FILE).read_text()
+    (tmp_path / FILE).write_text(written + written.splitlines()[-1] + "\n")
+    assert len(StepLog(tmp_path, 9).steps) == 4, "a line that was written twice is one step"
     assert StepLog(tmp_path, 0).steps == [], "a run that begins anew has none"
 
 
