@@ -207,9 +207,12 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """Return a number for an axis: ``0.25``, ``15k``."""
+    """Return a number for an axis: ``0.25``, ``15k``, ``1.5e-4``."""
     if abs(value) >= 10_000:
         return f"{value / 1000:.4g}k"
+    if 0 < abs(value) < 0.001:  # with all its zeros it is wider than its place
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.4g}"
 
 

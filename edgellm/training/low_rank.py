@@ -14,6 +14,7 @@ import numpy as np
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.errors import ConfigError
+from edgellm.setting_values import number, whole_number
 
 MODULES: Mapping[str, str] = {
     member.rpartition(".")[2].removesuffix("_proj"): member
@@ -58,6 +59,12 @@ class LoraSettings:
     ranks: Mapping[str, int] = field(default_factory=dict)
     alphas: Mapping[str, float] = field(default_factory=dict)
     left_out: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check that there is a change to learn. Raises ConfigError."""
+        whole_number("rank", self.rank, 1, 1 << 20)
+        number("alpha", self.alpha, 0, 1e30, low_excluded=True)
+        number("dropout", self.dropout, 0, 0.99)
 
     @property
     def scale(self) -> float:

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.pages.plots import Series, chart, round_ticks
+from edgellm.pages.plots import Series, chart, round_ticks, tick_text
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
@@ -36,3 +36,10 @@ def test_an_axis_may_begin_below_zero_and_lines_of_many_points_have_no_marks():
     assert all(0 <= y <= 260 for y in heights)
     assert text.count("<circle") == 0
     assert text.count("<rect") == 2, "the end, and its key"
+
+
+@given(st.floats(1e-12, 1e6))
+def test_what_stands_at_a_tick_has_room(high):
+    # a letter takes 7 of the 46 units beside the axis
+    assert all(len(tick_text(tick)) <= 7 for tick in round_ticks(0, high))
+    assert [tick_text(tick) for tick in (0, 1.5e-4, 0.25, 15e3)] == ["0", "1.5e-4", "0.25", "15k"]

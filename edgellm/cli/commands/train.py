@@ -19,7 +19,7 @@ from edgellm.console.training.end_view import show_answers, show_epochs
 from edgellm.console.training.steps_view import ShownStep, StepsView, show_training
 from edgellm.console.units import size
 from edgellm.device.require_mlx import require_backend
-from edgellm.errors import ConversionError
+from edgellm.errors import ConversionError, NotFiniteError
 from edgellm.setting_values import choice
 from edgellm.settings import LoadSettings
 
@@ -102,11 +102,13 @@ def train(
     show_answers(answers)
     say(f"page: {page}")
     command = "chat"
-    if run.template != "chat":
+    if run.template != "chat" or settings.stage == "text":
         command = "generate"
     named = f"{model} --adapter {out}"
     if settings.method == "full":
         named = str(out)
+    if command == "generate":
+        named += " --prompt TEXT"
     say(f"next: edgellm {command} {named}")
 
 
@@ -165,6 +167,9 @@ def _follow(run: TrainingRun, shown: StepsView) -> None:
                 )
             )
     except ConversionError:  # the disk has refused already
+        raise
+    except NotFiniteError:
+        shown.note("the last save stays: numbers that came later are of no use")
         raise
     except BaseException:
         shown.doing("saving")

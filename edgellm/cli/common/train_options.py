@@ -103,7 +103,8 @@ class TrainOptions:
 
         method: Method = "full" if self.full else "lora"
         lora = self.lora()
-        if self.full and (lora, self.form) != (LoraSettings(), "peft"):
+        stage = choice("stage", self.stage, get_args(Stage))
+        if stage != "dpo" and self.full and (lora, self.form) != (LoraSettings(), "peft"):
             raise ConfigError(
                 "--full learns no adapter, which --rank, --alpha, --dropout, --on, --layers, "
                 "--rslora, --dora and --format describe",
@@ -113,7 +114,7 @@ class TrainOptions:
         if rate is None:
             rate = PREFERENCE_RATE if self.stage == "dpo" else RATES[method]
         return TrainSettings(
-            stage=choice("stage", self.stage, get_args(Stage)),
+            stage=stage,
             beta=self.beta,
             method=method,
             lora=lora,

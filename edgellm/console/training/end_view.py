@@ -14,6 +14,9 @@ BESIDE = 76
 PROMPT_LINES = 4
 """Of a prompt that are shown, its last ones."""
 
+EPOCHS = 20
+"""Lines of a table of epochs: of more, the first ones and the last ones are shown."""
+
 LETTERS = 600
 """Of a text that are shown."""
 
@@ -21,7 +24,7 @@ NAMES = ("before", "after", "the record's own")
 
 
 def show_epochs(epochs: Sequence[Mapping[str, Any]]) -> None:
-    """Write the losses of epochs, a line each, to standard error."""
+    """Write the losses of epochs, a line each, to standard error; of many, not all."""
     if not epochs:
         return
     figures = dict.fromkeys(name for epoch in epochs for name in epoch.get("valid_figures") or {})
@@ -37,6 +40,8 @@ def show_epochs(epochs: Sequence[Mapping[str, Any]]) -> None:
     ]
     if all(epoch.get("valid") is None for epoch in epochs):
         heads, rows = heads[:2], [row[:2] for row in rows]
+    if len(rows) > EPOCHS:
+        rows[EPOCHS // 2 : 1 - EPOCHS // 2] = [["..."]]
     for row in (heads, *rows):
         say("  ".join(text.ljust(9) for text in row).rstrip())
 

@@ -68,7 +68,9 @@ class Rendered:
                 "writes earlier turns in another way once later ones follow"
             )
         if self.left_out:
-            said.append(f"{len(self.left_out)} records ask for nothing: {_lines(self.left_out)}")
+            said.append(
+                f"nothing is learned of {len(self.left_out)} records: {_lines(self.left_out)}"
+            )
         if self.held:
             said.append(
                 f"{self.held} records hold the text of a control token, which is read and learned "
@@ -80,7 +82,10 @@ class Rendered:
                 f"from it, and are left out: {_lines(self.control)}"
             )
         if self.equal:
-            said.append(f"{len(self.equal)} pairs have equal answers: {_lines(self.equal)}")
+            said.append(
+                f"{len(self.equal)} pairs have equal answers, and are left out: "
+                f"{_lines(self.equal)}"
+            )
         return said
 
 

@@ -76,7 +76,7 @@ def page_facts(
         ],
     }
     return PageFacts(
-        title=f"Training {request.folder.name}",
+        title=f"Training {request.folder.absolute().name}",
         lines=lines,
         steps=steps,
         epochs=trainer.history,

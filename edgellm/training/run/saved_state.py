@@ -140,7 +140,7 @@ def _otherness(name: str, saved: object, value: object) -> str:
     """Return how a run differs from the one that would go on with it."""
     if name in OTHERS:
         return OTHERS[name]
-    return f"has another {name.replace('_', '-')}: {_shown(saved)}, not {_shown(value)}"
+    return f"began with {name.replace('_', '-')} {_shown(saved)}, not {_shown(value)}"
 
 
 def _shown(value: object) -> str:

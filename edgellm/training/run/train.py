@@ -10,8 +10,10 @@ from typing import Any
 
 import mlx.core as mx
 
+from edgellm.converters.destination import destination_path, make_folder_of
 from edgellm.device.held_signals import signals_held
 from edgellm.device.machine import release_free_memory
+from edgellm.errors import ConversionError
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
@@ -228,10 +230,14 @@ def open_run(request: TrainRequest, ask: Ask | None = None) -> Iterator[Training
     Raises:
         ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
             not fit, before anything is learned.
+        ConversionError: nothing can be written there.
         UnsupportedModelError: the model runs through mlx-lm alone, and cannot be trained here.
     """
-    request.folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(request.folder, "edgellm train"), closing(TrainingRun(request, ask)) as run:
+    path = destination_path(request.folder)
+    make_folder_of(path)
+    if path.exists() and not path.is_dir():
+        raise ConversionError(f"{request.folder} is a file", hint="name a folder")
+    with file_lock(path, "edgellm train"), closing(TrainingRun(request, ask)) as run:
         yield run
 
 
@@ -249,8 +255,8 @@ def _notes(trainer: Trainer[Any], prepared: Preparation[Any], request: TrainRequ
                 f"{step + 1} on rates are those of a run of {steps}"
             )
     if step < steps and not trainer.learns:
-        notes.append(
-            "nothing will be learned: all steps that are left have the rate 0, as the first step "
-            "of a warm-up has; give --warmup 0, or more --steps"
-        )
+        said = "nothing will be learned: all steps that are left have the rate 0"
+        if request.settings.rates.rate:
+            said += ", as the first step of a warm-up has; give --warmup 0, or more --steps"
+        notes.append(said)
     return notes

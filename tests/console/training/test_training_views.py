@@ -69,6 +69,18 @@ def test_losses_and_answers_are_plain_lines_in_a_pipe(capsys):
     assert err.count("after: ") == 1
 
 
+def test_of_many_epochs_the_first_and_the_last_are_shown(capsys):
+    show_epochs([{"epoch": number, "train": 1.0, "valid": None} for number in range(1, 401)])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21
+    assert [line.split()[0] for line in (lines[1], lines[10], lines[11], lines[-1])] == [
+        "1",
+        "10",
+        "...",
+        "400",
+    ]
+
+
 @pytest.mark.parametrize(
     ("hidden", "said", "limit"),
     [

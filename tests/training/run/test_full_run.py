@@ -75,7 +75,7 @@ def test_the_command_makes_a_model(folder, data, tmp_path, capsys):
     told = capsys.readouterr()
     assert "all of them learned" in told.err
     assert "bits a byte" in told.err
-    assert f"edgellm chat {out}" in told.err
+    assert f"edgellm generate {out} --prompt" in told.err
     assert main(["generate", str(out), "Once", "--max-tokens", "3"]) == 0
     assert main(["convert", str(out), str(tmp_path / "four"), "--bits", "4"]) == 0
     assert main(command) == 2, "a folder that holds a run is not begun anew"

@@ -154,7 +154,7 @@ def test_another_run_is_not_gone_on_with(folder, data, tmp_path):
     other = dataclasses.replace(
         first, resume=True, settings=dataclasses.replace(first.settings, seed=1)
     )
-    with pytest.raises(ConfigError, match="has another seed: 0, not 1"), open_run(other):
+    with pytest.raises(ConfigError, match="began with seed 0, not 1"), open_run(other):
         pass
 
 

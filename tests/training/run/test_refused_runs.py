@@ -1,0 +1,98 @@
+"""Runs that cannot be: refused before anything is learned, with a next step."""
+
+import json
+import math
+
+import pytest
+from support.tiny import LLAMA, write_model
+from support.training import LORA
+
+from edgellm.cli.app import main
+from edgellm.errors import ConfigError, ConversionError
+from edgellm.settings import LoadSettings
+from edgellm.training.low_rank import LoraSettings
+from edgellm.training.optimizer import RateSettings
+from edgellm.training.run.settings import TrainSettings
+from edgellm.training.run.train import TrainRequest, open_run
+
+WORDS = ("dog", "cat", "ball")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny", LLAMA)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.jsonl"
+    rows = [{"prompt": f"Say {word}.", "completion": word} for word in WORDS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def request(model, data, out, **settings):
+    settings = TrainSettings(lora=LORA, **{"steps": 2, "batch": 2} | settings)
+    load = LoadSettings(activations="float", memory="1GB")
+    return TrainRequest(model=str(model), data=data, folder=out, settings=settings, load=load)
+
+
+def run(wanted):
+    with open_run(wanted) as opened:
+        return list(opened.run())
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_next_step(model, data, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "under", file / "far" / "under"):
+        with pytest.raises(ConversionError) as refused, open_run(request(model, data, out)):
+            pass
+        assert refused.value.hint
+    assert file.read_text() == "mine"
+
+
+def test_the_folder_that_one_is_in_may_be_named(model, data, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    run(request(model, data, type(here)(".")))
+    assert (here / "adapter_model.safetensors").exists()
+    assert "Training here" in (here / "training.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": 0}, {"alpha": 0}, {"alpha": math.inf}, {"alpha": math.nan}, {"dropout": 1.0}],
+    ids=str,
+)
+def test_changes_that_nothing_can_be_learned_with_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        LoraSettings(**wrong)
+
+
+def test_preferences_with_all_numbers_are_refused_for_what_they_are(model, data, tmp_path, capsys):
+    arguments = ["train", str(model), str(data), str(tmp_path / "out"), "--stage", "dpo", "--full"]
+    assert main(arguments) == 2
+    assert "preferences are learned by an adapter" in capsys.readouterr().err
+
+
+def test_a_rate_of_0_is_said_without_advice_on_warm_up(model, data, tmp_path):
+    rates = RateSettings(rate=0.0)
+    with open_run(request(model, data, tmp_path / "out", rates=rates)) as opened:
+        assert opened.notes == ["nothing will be learned: all steps that are left have the rate 0"]
+
+
+def test_numbers_that_exploded_do_not_take_the_place_of_those_saved_before(
+    model, data, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    arguments = ["train", str(model), str(data), str(out), "--batch", "2", "--on", "all"]
+    arguments += ["--template", "plain", "--answers", "0", "--warmup", "0", "--clip", "0"]
+    arguments += ["--epochs", "9", "--rate", "1e30", "--memory", "1GB"]
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "are not finite" in said
+    assert "goes on from here" not in said
+    assert "the last save stays" in said
