@@ -119,10 +119,15 @@ class ShownSteps:
 
     def note(self, text: str) -> None:
         """Write a line that stays."""
-        if self._bar is None:
-            note(text)
-        else:
-            self._bar.console.print(escape_controls(text), style="dim", markup=False)
+        note_above(self._bar, text)
+
+
+def note_above(bar: Progress | None, text: str) -> None:
+    """Write a line that stays, above what moves."""
+    if bar is None:
+        note(text)
+    else:
+        bar.console.print(escape_controls(text), style="dim", markup=False)
 
 
 @contextmanager

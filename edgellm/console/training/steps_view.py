@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgellm.console.progress import note_above
 from edgellm.console.status_line import StatusLine
 from edgellm.console.terminal import err, note
 from edgellm.console.units import seconds, size, speed
@@ -117,10 +118,7 @@ class StepsView:
 
     def note(self, text: str) -> None:
         """Write a line that stays."""
-        if self._bar is None:
-            note(text)
-        else:
-            self._bar.console.print(escape_controls(text), style="dim", markup=False)
+        note_above(self._bar, text)
 
 
 @contextmanager
