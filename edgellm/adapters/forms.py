@@ -12,7 +12,7 @@ import numpy as np
 from edgellm.adapters.stored import LAYER, Change, inner_name, layer_of
 from edgellm.checkpoint.safetensors_file import TensorData
 from edgellm.converters.tensors.floats import Floats, stored
-from edgellm.errors import UnsupportedModelError
+from edgellm.errors import FormatError, UnsupportedModelError
 
 ALL_LAYERS = -1
 """mlx-lm's number for all layers."""
@@ -160,6 +160,11 @@ def _last_layers(changes: Mapping[str, Change], layers: int | None) -> int:
 
 def _tensor(name: str, values: Floats, change: Change, dtype: str | None = None) -> TensorData:
     dtype = dtype or change.dtype
+    if not np.isfinite(values).all():
+        raise FormatError(
+            f"{name} would hold a value that is infinite or not a number",
+            hint="an adapter's values are damaged, or what they are multiplied by is too large",
+        )
     # exact: the values come from numbers of this type
     return TensorData(name, dtype, values.shape, stored(np.ascontiguousarray(values), dtype))
 

@@ -134,7 +134,8 @@ def _added(path: str, parts: Sequence[tuple[Change, float]]) -> Change:
             f"the adapters change {path} as {' and '.join(map(str, sorted(shapes)))}",
             hint="they belong to different models; adapter_config.json names their bases",
         )
-    ups = [change.up * np.float32(change.scale * weight) for change, weight in parts]
+    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is written
+        ups = [change.up * np.float32(change.scale * weight) for change, weight in parts]
     downs = [change.down for change, _ in parts]
     is_embedding = parts[0][0].is_embedding
     up = np.concatenate(ups, axis=1)

@@ -63,7 +63,12 @@ class LoraSettings:
     def __post_init__(self) -> None:
         """Check that there is a change to learn. Raises ConfigError."""
         whole_number("rank", self.rank, 1, 1 << 20)
-        number("alpha", self.alpha, 0, 1e30, low_excluded=True)
+        number("alpha", self.alpha, -1e30, 1e30)
+        if self.alpha == 0:
+            raise ConfigError(
+                "alpha is 0, and so is every change that is learned",
+                hint="give --alpha 32, for example, or begin with another adapter",
+            )
         number("dropout", self.dropout, 0, 0.99)
 
     @property

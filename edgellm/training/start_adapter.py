@@ -66,7 +66,10 @@ class StartAdapter:
                 if stored is None:
                     continue
                 own[f"{target}.lora_A"] = _array(stored.down.values(), path)
-                own[f"{target}.lora_B"] = _array(stored.up_values(), path)
+                up = stored.up_values()
+                with np.errstate(over="ignore", invalid="ignore"):
+                    finite(up * np.float32(stored.scale), path)  # as it runs
+                own[f"{target}.lora_B"] = _array(up, path)
                 lengths = stored.magnitude_values()
                 if lengths is not None:
                     own[f"{target}.lora_magnitude_vector"] = _array(lengths, path)

@@ -108,3 +108,11 @@ def test_pefts_weighted_adapter_is_the_same(tmp_path, kind):
     tokens = torch.tensor([[3, 1, 4, 1, 5, 92, 65]])
     with torch.no_grad():
         assert (theirs(tokens).logits - ours(tokens).logits).abs().max() < 1e-4
+
+
+def test_sums_that_no_number_holds_are_refused(adapters, tmp_path):
+    huge = peft_adapter(tmp_path / "huge", lora_alpha=1e38)
+    with pytest.raises(FormatError, match="infinite") as refused:
+        add_adapters([huge, adapters[0]], tmp_path / "out", weights=[1e5, 1.0])
+    assert refused.value.hint
+    assert not (tmp_path / "out").exists()

@@ -217,3 +217,18 @@ def test_config_is_read_as_it_was_written(folder, tmp_path):
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert len(config["target_modules"]) == 2 * LAYERS - 1
     assert "model.layers.0.self_attn.q_proj" not in config["target_modules"]
+
+
+def test_a_scale_may_be_below_0_but_neither_0_nor_too_large(folder, tmp_path):
+    tensors = peft_tensors(PATHS)
+    start = opened(folder, write_peft(tmp_path / "below", tensors, lora_alpha=-8))
+    assert (start.lora.alpha, start.lora.scale) == (-8, -2)
+    with pytest.raises(ConfigError, match="alpha is 0") as refused:
+        opened(folder, write_peft(tmp_path / "none", tensors, lora_alpha=0))
+    assert refused.value.hint
+    large = opened(
+        folder,
+        write_peft(tmp_path / "large", {k: 1e30 * v for k, v in tensors.items()}, lora_alpha=1e20),
+    )
+    with pytest.raises(EdgeLLMError, match="infinite"):
+        large.numbers()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,20 +97,54 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
                 f"the run in {folder} {_otherness(name, saved.get(name), value)}",
                 hint="go on with the options and files that it began with, or begin anew",
             )
+    try:
+        return _as_saved(path, infos, metadata, saved, layers)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _as_saved(
+    path: Path,
+    infos: Iterable[str],
+    metadata: Mapping[str, str],
+    facts: Mapping[str, Any],
+    layers: int,
+) -> SavedState:
+    """Return what a file holds; raise the error of whatever is not as it was written."""
     arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment] # of a safetensors
     parts: dict[str, list[Change]] = {part: [{} for _ in range(layers)] for part in PARTS}
     for name in infos:
         part, layer, rest = name.split(".", 2)
         parts[part][int(layer)][rest] = arrays[name]
     mx.eval(parts)
-    return SavedState(
-        int(metadata["step"]),
-        int(metadata["updates"]),
-        **parts,
-        facts=saved,
-        history=json.loads(metadata["history"]),
-        losses=[tuple(part) for part in json.loads(metadata["losses"])],
+    step, updates = int(metadata["step"]), int(metadata["updates"])
+    shapes = {part: _shapes_of(changes) for part, changes in parts.items()}
+    moments = [shapes[part] for part in PARTS[1:]]
+    if not 0 <= updates <= step or not all(map(are_finite, parts.values())):
+        raise ValueError
+    if any(moments) and any(own != shapes["numbers"] for own in moments):
+        raise ValueError
+    history = [dict(epoch) for epoch in json.loads(metadata["history"])]
+    losses = [
+        (float(loss), int(asked), dict(figures))
+        for loss, asked, figures in json.loads(metadata["losses"])
+    ]
+    return SavedState(step, updates, **parts, facts=facts, history=history, losses=losses)
+
+
+def are_finite(changes: Sequence[Change]) -> bool:
+    """Return whether all numbers are: none is infinite, or not a number."""
+    return all(
+        bool(mx.isfinite(array).all().item()) for change in changes for array in change.values()
     )
+
+
+def _shapes_of(changes: Sequence[Change]) -> dict[tuple[int, str], tuple[int, ...]]:
+    return {
+        (layer, name): tuple(array.shape)
+        for layer, change in enumerate(changes)
+        for name, array in change.items()
+    }
 
 
 def saved_day(folder: Path) -> str:
@@ -128,12 +162,24 @@ def _header(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str], Mapping[s
         raise ModelNotFoundError(
             f"{path.parent} holds no training run", hint="leave out --resume to begin one"
         )
-    infos, metadata = read_header(path)
+    try:
+        infos, metadata = read_header(path)
+    except FormatError as error:
+        raise _damaged(path) from error
     if metadata.get("schema") != SCHEMA:
         raise FormatError(
             f"{path} is another version's", hint="go on with the version that began, or begin anew"
         )
+    if "facts" not in metadata:
+        raise _damaged(path)
     return infos, metadata, parse_json(metadata["facts"].encode(), str(path))
+
+
+def _damaged(path: Path) -> FormatError:
+    return FormatError(
+        f"{path} is damaged, and the run cannot go on from it",
+        hint="begin anew in another folder; --start-from begins with an adapter that was saved",
+    )
 
 
 def _otherness(name: str, saved: object, value: object) -> str:

@@ -17,7 +17,7 @@ from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.low_rank import Change
 from edgellm.training.optimizer import AdamW, clip_factor, norm_of
 from edgellm.training.run.order import step_items
-from edgellm.training.run.saved_state import SavedState
+from edgellm.training.run.saved_state import SavedState, are_finite
 from edgellm.training.run.settings import TrainSettings
 
 Item = TypeVar("Item", bound=TrainingItem)
@@ -176,7 +176,17 @@ class Trainer(Generic[Item]):
         )
 
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        """Write the run and what it learned. The run's file comes first: the rest is made of it."""
+        """Write the run and what it learned. The run's file comes first: the rest is made of it.
+
+        Raises:
+            NotFiniteError: numbers are not finite; what was saved before stays.
+            ConversionError: the disk refuses.
+        """
+        if not are_finite(self.numbers):
+            raise NotFiniteError(
+                f"what is learned is not finite any more after step {self.step}",
+                hint="begin anew in another folder with a smaller --rate",
+            )
         self.state(facts).write(folder)
         self._learner.write(folder, self.numbers)
 

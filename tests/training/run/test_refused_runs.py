@@ -2,16 +2,21 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 
+import mlx.core as mx
 import pytest
 from support.tiny import LLAMA, write_model
 from support.training import LORA
 
+from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.cli.app import main
-from edgellm.errors import ConfigError, ConversionError
+from edgellm.errors import ConfigError, ConversionError, FormatError, NotFiniteError
 from edgellm.settings import LoadSettings
 from edgellm.training.low_rank import LoraSettings
 from edgellm.training.optimizer import RateSettings
+from edgellm.training.run.saved_state import FILE
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.train import TrainRequest, open_run
 
@@ -96,3 +101,78 @@ def test_numbers_that_exploded_do_not_take_the_place_of_those_saved_before(
     assert "are not finite" in said
     assert "goes on from here" not in said
     assert "the last save stays" in said
+
+
+def test_numbers_that_are_not_finite_are_never_saved(model, data, tmp_path):
+    out = tmp_path / "out"
+    with open_run(request(model, data, out)) as opened:
+        opened.save()
+        before = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+        opened.trainer.numbers[0]["self_attn.q_proj.lora_A"] *= float("inf")
+        with pytest.raises(NotFiniteError, match="not finite any more") as refused:
+            opened.save()
+    assert refused.value.hint
+    assert len(before) == 2
+    assert before == {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+
+
+def _moved(name, to):
+    def edit(tensors, _):
+        found = next(key for key in tensors if name in key)
+        tensors[found.replace(name, to)] = tensors.pop(found)
+
+    return edit
+
+
+def _said(name, value):
+    return lambda _, said: said.pop(name) if value is None else said.update({name: value})
+
+
+DAMAGES = {
+    "no facts": _said("facts", None),
+    "no step": _said("step", None),
+    "no number": _said("step", "x"),
+    "below 0": _said("step", "-5"),
+    "more updates than steps": _said("updates", "99"),
+    "history": _said("history", "{"),
+    "epochs": _said("history", "[1]"),
+    "losses": _said("losses", "3"),
+    "another layer": _moved("numbers.0.", "numbers.99."),
+    "another part": _moved("numbers.0.", "others.0."),
+    "another matrix": _moved("numbers.0.self_attn.q_proj", "numbers.0.self_attn.x_proj"),
+    "no layer": _moved("numbers.0.self_attn.q_proj.lora_A", "numbers"),
+    "not finite": lambda tensors, _: tensors.update(
+        {key: tensors[key] * math.nan for key in list(tensors)[-1:]}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(model, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("stopped") / "out"
+    run(request(model, data, out, steps=1))
+    return out
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_refused(model, data, tmp_path, stopped, damage):
+    out = tmp_path / "out"
+    shutil.copytree(stopped, out)
+    file = out / FILE
+    _, said = read_header(file)
+    said, tensors = dict(said), dict(mx.load(str(file)))
+    mx.eval(tensors)
+    DAMAGES[damage](tensors, said)
+    mx.save_safetensors(str(file), tensors, metadata=said)
+    with pytest.raises(FormatError, match="is damaged") as refused:
+        run(replace(request(model, data, out), resume=True))
+    assert "--start-from" in refused.value.hint
+
+
+@pytest.mark.parametrize("left", [0, 7, 5000])
+def test_a_run_that_was_cut_short_is_refused(model, data, tmp_path, stopped, left):
+    out = tmp_path / "out"
+    shutil.copytree(stopped, out)
+    (out / FILE).write_bytes((out / FILE).read_bytes()[:left])
+    with pytest.raises(FormatError, match="is damaged"):
+        run(replace(request(model, data, out), resume=True))
