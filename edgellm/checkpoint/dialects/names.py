@@ -138,6 +138,12 @@ def fused_path(path: str, family: object) -> str:
     return path
 
 
+def has_fused_layers(config: Mapping[str, Any]) -> bool:
+    """Return whether a family's files hold several of a layer's matrices in one."""
+    family = text_part(config).get("model_type")
+    return isinstance(family, str) and family in DIALECTS and bool(DIALECTS[family].made_of)
+
+
 def _path(name: str) -> str:
     return name.rpartition(".")[0]
 

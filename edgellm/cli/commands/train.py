@@ -17,7 +17,7 @@ from edgellm.console.progress import show_doing
 from edgellm.console.terminal import note, say, write_json
 from edgellm.console.training.end_view import show_answers, show_epochs
 from edgellm.console.training.steps_view import ShownStep, StepsView, show_training
-from edgellm.console.units import size
+from edgellm.console.units import plural, size
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConversionError, NotFiniteError
 from edgellm.setting_values import choice
@@ -127,8 +127,8 @@ def _say_plan(run: TrainingRun, batch: int) -> None:
     for sentence in [*data.notes(), *run.notes]:
         note(sentence)
     note(
-        f"{len(data.sequences)} sequences of {data.tokens} tokens, of which {data.learned} are "
-        f"learned; {trainer.steps} steps of {batch}"
+        f"{plural(len(data.sequences), 'sequence')} of {plural(data.tokens, 'token')}, of which "
+        f"{data.learned:,} are learned; {plural(trainer.steps, 'step')} of {batch}"
     )
     note(memory.in_words())
     largest = sorted(memory.parts.items(), key=lambda part: -part[1])

@@ -68,7 +68,7 @@ class Asker:
         try:
             plan = plan_for(checkpoint, settings)
         except MemoryBudgetError as error:
-            self._say(f"no answers before and after: {error.message}")
+            self._say(f"no answers: {error.message}")
             return None
         tokens = self._tokens or (TOKENS if plan.resident else TOKENS_FROM_DISK)
         if not plan.resident and adapter is None:
@@ -87,6 +87,6 @@ class Asker:
                 completions = llm.generate_batch(prompts, sampling)
         for completion in completions:
             if completion.error is not None:
-                self._say(f"no answers before and after: {completion.error.message}")
+                self._say(f"no answers: {completion.error.message}")
                 return None
         return [completion.text.strip() for completion in completions]

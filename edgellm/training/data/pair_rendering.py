@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.errors import ConfigError, TokenizerError
+from edgellm.errors import TokenizerError
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.control_text import ControlText
 from edgellm.training.data.conversations import Template, conversation
@@ -60,11 +60,7 @@ def render_pairs(
             found.equal.append(pair.line)
         else:
             found.sequences += sequences
-    if not found.sequences:
-        raise ConfigError(
-            "nothing would be learned of any pair",
-            hint="raise --max-tokens, or look at what the records hold",
-        )
+    found.require_any("pair")
     return found
 
 

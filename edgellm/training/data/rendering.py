@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgellm.console.units import plural
 from edgellm.errors import ConfigError, TokenizerError
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.control_text import ControlText
@@ -55,37 +56,44 @@ class Rendered:
         differ = {(one.tokens, one.targets) for one in self.sequences}
         return len(self.sequences) - len(differ)
 
+    def require_any(self, noun: str) -> None:
+        """Raise ConfigError where nothing would be learned; it says why."""
+        if self.sequences:
+            return
+        reasons = "; ".join([f"nothing would be learned of any {noun}", *self.notes()])
+        hint = "look at what the records hold"
+        if self.cut:
+            hint = f"raise --max-tokens, or {hint}"
+        raise ConfigError(reasons, hint=hint)
+
     def notes(self) -> list[str]:
         """Return what a person should know of the records, in sentences."""
         said = []
         if self.cut:
-            said.append(f"{self.cut} records are longer than --max-tokens, and were cut")
+            said.append(f"cut at --max-tokens: {plural(self.cut, 'record')}")
         if self.repeated:
-            said.append(f"{self.repeated} sequences are there more than once, and learned as often")
+            said.append(
+                f"there more than once, and learned as often: {plural(self.repeated, 'sequence')}"
+            )
         if self.parted:
             said.append(
-                f"of {self.parted} records each answer is learned by itself: the chat template "
-                "writes earlier turns in another way once later ones follow"
+                f"of {plural(self.parted, 'record')} each answer is learned by itself: the chat "
+                "template writes earlier turns in another way once later ones follow"
             )
         if self.left_out:
-            said.append(
-                f"nothing is learned of {len(self.left_out)} records: {_lines(self.left_out)}"
-            )
+            said.append(f"nothing is learned of {_listed(self.left_out, 'record')}")
         if self.held:
             said.append(
-                f"{self.held} records hold the text of a control token, which is read and learned "
+                f"the text of a control token in {plural(self.held, 'record')} is read and learned "
                 "as text; whole chats are given as messages"
             )
         if self.control:
             said.append(
-                f"{len(self.control)} records hold the text of a control token that cannot be told "
-                f"from it, and are left out: {_lines(self.control)}"
+                "left out for the text of a control token that cannot be told from it: "
+                f"{_listed(self.control, 'record')}"
             )
         if self.equal:
-            said.append(
-                f"{len(self.equal)} pairs have equal answers, and are left out: "
-                f"{_lines(self.equal)}"
-            )
+            said.append(f"left out for equal answers: {_listed(self.equal, 'pair')}")
         return said
 
 
@@ -124,11 +132,7 @@ def render(
         found.cut += any(len(ids) > max_tokens for ids, _ in parts)
         for ids, learned in parts:
             _add(ids[:max_tokens], learned[:max_tokens], record, found)
-    if not found.sequences:
-        raise ConfigError(
-            "nothing would be learned of any record",
-            hint="raise --max-tokens, or look at what the records hold",
-        )
+    found.require_any("record")
     return found
 
 
@@ -179,8 +183,9 @@ def sequence(ids: Sequence[int], learned: Sequence[bool], number: int) -> Traini
     return TrainingSequence(tuple(ids), (*targets, NOT_ASKED), number)
 
 
-def _lines(lines: Sequence[int]) -> str:
+def _listed(lines: Sequence[int], noun: str) -> str:
+    """Return ``2 records (lines 3, 4)``."""
     shown = ", ".join(map(str, lines[:5]))
     if len(lines) > 5:
-        return f"lines {shown}, ..."
-    return f"line {shown}" if len(lines) == 1 else f"lines {shown}"
+        shown += ", ..."
+    return f"{plural(len(lines), noun)} ({'line' if len(lines) == 1 else 'lines'} {shown})"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.dialects.names import has_fused_layers
 from edgellm.checkpoint.fingerprint import fingerprint
+from edgellm.checkpoint.folder import open_folder
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
@@ -54,6 +56,7 @@ class Preparation(Generic[Item]):
         facts: what a run must have in common with one that goes on from it.
         state: where to go on; None begins.
         learner: of the open model.
+        is_fused: whether the model's files hold several of a layer's matrices in one.
     """
 
     request: TrainRequest
@@ -66,6 +69,7 @@ class Preparation(Generic[Item]):
     facts: Mapping[str, Any]
     state: SavedState | None
     learner: Learner[Item]
+    is_fused: bool
 
 
 Meanwhile = Callable[[Sequence[TrainingSequence], Tokenizer, TrainRequest], None]
@@ -89,6 +93,17 @@ class _Asked:
     tokenizer: Tokenizer
     start: StartAdapter | None
     meanwhile: Meanwhile
+
+    def facts(self, data: Rendered) -> Mapping[str, Any]:
+        """Return what a run must have in common with one that goes on from it."""
+        start = None if self.start is None else self.start.opened.fingerprint()
+        model = fingerprint(self.checkpoint)
+        return facts_of(self.request, model, data, day=self.tokenizer.today, start=start)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the model's files hold several of a layer's matrices in one."""
+        return has_fused_layers(open_folder(self.checkpoint.folder.path).config)
 
 
 def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Preparation[Any]:
@@ -135,13 +150,7 @@ def _of_sequences(asked: _Asked) -> Preparation[TrainingSequence]:
     held_out = Rendered()
     if request.valid is not None:
         held_out = _rendered(request, request.valid, tokenizer, template)
-    facts = facts_of(
-        request,
-        fingerprint(checkpoint),
-        data,
-        day=tokenizer.today,
-        start=None if asked.start is None else asked.start.opened.fingerprint(),
-    )
+    facts = asked.facts(data)
     items = [*data.sequences, *held_out.sequences]
     if request.settings.method == "full":
         full = _planned_whole(request, checkpoint, items)
@@ -172,6 +181,7 @@ def _of_sequences(asked: _Asked) -> Preparation[TrainingSequence]:
         facts=facts,
         state=state,
         learner=learner,
+        is_fused=asked.is_fused,
     )
 
 
@@ -191,13 +201,7 @@ def _of_pairs(asked: _Asked) -> Preparation[PreferencePair]:
         longest=max(one.length for one in [*data.sequences, *held_out.sequences]),
         reference=True,
     )
-    facts = facts_of(
-        request,
-        fingerprint(checkpoint),
-        data,
-        day=tokenizer.today,
-        start=None if asked.start is None else asked.start.opened.fingerprint(),
-    )
+    facts = asked.facts(data)
     state = state_of(request, facts, checkpoint.config.num_hidden_layers, pairs)
     asked.meanwhile([pair.chosen for pair in valid or pairs], tokenizer, request)
     return Preparation(
@@ -210,6 +214,7 @@ def _of_pairs(asked: _Asked) -> Preparation[PreferencePair]:
         facts=facts,
         state=state,
         learner=PreferenceLearner(**_of_adapter(asked, memory), beta=request.settings.beta),
+        is_fused=asked.is_fused,
     )
 
 

@@ -254,6 +254,12 @@ def _notes(trainer: Trainer[Any], prepared: Preparation[Any], request: TrainRequ
                 f"the run was begun for {begun_for} steps, and now takes {steps}: from step "
                 f"{step + 1} on rates are those of a run of {steps}"
             )
+    if prepared.is_fused and request.settings.method == "lora":
+        notes.append(
+            "this model's files hold several of a layer's matrices in one, which PEFT and mlx-lm "
+            "know under one name: the adapter is for edgellm alone (of most such models edgellm "
+            "convert makes one whose adapters are for all)"
+        )
     if step < steps and not trainer.learns:
         said = "nothing will be learned: all steps that are left have the rate 0"
         if request.settings.rates.rate:

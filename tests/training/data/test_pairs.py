@@ -95,7 +95,13 @@ def test_pairs_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
     pairs = read_pairs(written(tmp_path / "pairs.jsonl", rows))
     found = render_pairs(pairs, tokenizer, template="chat", max_tokens=40)
     assert (found.equal, found.left_out, len(found.sequences)) == ([1], [2], 2)
-    assert any("equal answers, and are left out: line 1" in note for note in found.notes())
+    assert "left out for equal answers: 1 pair (line 1)" in found.notes()
+    with pytest.raises(ConfigError, match=r"equal answers: 1 pair \(line 1\)") as refused:
+        render_pairs(pairs[:1], tokenizer, template="chat", max_tokens=40)
+    assert "--max-tokens" not in refused.value.hint
+    with pytest.raises(ConfigError, match="cut at --max-tokens") as refused:
+        render_pairs(pairs[1:2], tokenizer, template="chat", max_tokens=40)
+    assert "--max-tokens" in refused.value.hint
     with pytest.raises(ConfigError, match="nothing would be learned of any pair"):
         render_pairs(pairs[:1], tokenizer, template="chat", max_tokens=40)
 

@@ -75,7 +75,7 @@ def test_records_that_are_there_more_than_once_are_counted(tmp_path, tokenizer):
     records = written(tmp_path / "a.jsonl", [one, other, one, one])
     found = render(records, tokenizer, template="chat", max_tokens=64)
     assert len(found.sequences) == 4
-    assert "2 sequences are there more than once, and learned as often" in found.notes()
+    assert "there more than once, and learned as often: 2 sequences" in found.notes()
     alone = render(records[:2], tokenizer, template="chat", max_tokens=64)
     assert not any("more than once" in note for note in alone.notes())
 
@@ -160,7 +160,7 @@ def test_each_answer_is_by_itself_where_a_template_rewrites_earlier_turns(tmp_pa
     assert learned(found.sequences[1], tokenizer).startswith("(thought) Good bye.")
     assert "Hello" not in learned(found.sequences[1], tokenizer)
     assert found.parted == 1
-    assert "of 1 records each answer is learned by itself" in found.notes()[0]
+    assert "of 1 record each answer is learned by itself" in found.notes()[0]
 
 
 def test_a_template_that_ends_prompts_in_another_way_is_refused_by_line(tmp_path):
@@ -259,7 +259,7 @@ def test_text_that_spells_control_tokens_is_text(tmp_path, tokenizer, template, 
     records = written(tmp_path / "r.jsonl", [rows[row], {"prompt": "a", "completion": "b"}])
     found = render(records, tokenizer, template=template, max_tokens=400)
     assert (found.held, found.control, len(found.sequences)) == (1, [], 2)
-    assert any("1 records hold the text of a control token" in note for note in found.notes())
+    assert any("the text of a control token in 1 record is" in note for note in found.notes())
     one, usual = found.sequences
     assert said in tokenizer.decode(one.tokens, skip_special_tokens=False)
     end = tokenizer.token_to_id("<|end|>")

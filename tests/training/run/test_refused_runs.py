@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
-from support.tiny import LLAMA, write_model
+from support.folders import fused, rewritten
+from support.tiny import CONFIGS, LLAMA, write_model
 from support.training import LORA
 
 from edgellm.checkpoint.safetensors_file import read_header
@@ -176,3 +177,13 @@ def test_a_run_that_was_cut_short_is_refused(model, data, tmp_path, stopped, lef
     (out / FILE).write_bytes((out / FILE).read_bytes()[:left])
     with pytest.raises(FormatError, match="is damaged"):
         run(replace(request(model, data, out), resume=True))
+
+
+def test_matrices_that_are_one_for_others_are_told_of(data, tmp_path):
+    base = write_model(tmp_path / "base", CONFIGS["llama-2"])
+    phi = {"model_type": "phi3", "original_max_position_embeddings": 128, "rope_theta": 10000.0}
+    folder = rewritten(base, tmp_path / "phi", fused, phi)
+    with open_run(request(folder, data, tmp_path / "out")) as opened:
+        assert any("for edgellm" in note for note in opened.notes)
+    with open_run(request(base, data, tmp_path / "other")) as opened:
+        assert opened.notes == []
