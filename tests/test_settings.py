@@ -196,6 +196,7 @@ ANYTHING = [
     "",
     "0.7",
     "auto",
+    "windows",
     "4GB",
     "-1%",
     "a\0b",

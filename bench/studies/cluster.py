@@ -1,6 +1,6 @@
 """Measure what a second machine costs and gives, where it is a process on this one.
 
-    python -m edgellm.bench.studies.cluster MODEL [--memory 500MB] [--tokens 100] [--rounds 5]
+    python -m edgellm.bench.studies.cluster MODEL [--memory 500MB] [--tokens 100] [--split rows]
 
 The model runs in one process and in two, in turns, with one thread each, and the same memory each.
 Reported are: whether the logits are equal bit for bit; the time of a token, the median of the
@@ -29,7 +29,7 @@ from edgellm.console.terminal import write_line
 from edgellm.distributed.links.addresses import parse_address
 from edgellm.distributed.links.machines import Machine, secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
-from edgellm.distributed.remote.remote_layers import RemoteLayers
+from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.start import machine_status
 from edgellm.errors import MachineError
 from edgellm.llm import LLM
@@ -86,7 +86,7 @@ def token_seconds(llm: LLM, tokens: int) -> float:
 def trip_seconds(llm: LLM, nbytes: int) -> float:
     """Return the seconds of a message of so many bytes to the other process and back."""
     layers = llm.model.layers
-    assert isinstance(layers, RemoteLayers), "it was loaded on two"
+    assert isinstance(layers, ClusterLayers), "it was loaded on two"
     times = []
     for _ in range(50):
         begun = time.perf_counter()
@@ -109,12 +109,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--port", type=int, default=47119)
+    parser.add_argument("--split", default="windows", choices=("windows", "rows"))
     asked = parser.parse_args()
     settings = {"threads": 1, "context": len(PROMPT) + asked.tokens + 1, "speculate": "off"}
     with (
         other_process(asked.model, asked.memory, asked.port) as (hosts, pid),
         load(asked.model, memory=asked.memory, **settings) as one,
-        load(asked.model, memory=asked.memory, machines=hosts, **settings) as two,
+        load(
+            asked.model, memory=asked.memory, machines=hosts, split=asked.split, **settings
+        ) as two,
     ):
         equal = np.array_equal(np.array(one.logits(PROMPT)), np.array(two.logits(PROMPT)))
         write_line(f"logits equal bit for bit: {equal}")

@@ -192,8 +192,11 @@ def show_cluster(plan: Mapping[str, Any]) -> None:
         if machine["trip_seconds"]:
             text += f"; {seconds(machine['trip_seconds'])} there and back"
         rows.append((machine["name"], text))
+    split = "rows of every matrix"
+    if plan["windows"]:
+        split = plural(plan["windows"], "window")
     rows += [
-        ("windows", f"{plan['windows']}, {seconds(plan['link_seconds'])} per token on the way"),
+        ("split", f"{split}, {seconds(plan['link_seconds'])} per token on the way"),
         ("context", plural(plan["context"], "token")),
         ("at most", speed(plan["tokens_per_second"])),
     ]

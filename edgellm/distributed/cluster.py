@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.streams import borrowed_stream
-from edgellm.distributed.links.machines import Machine, read_machines, secret_file
-from edgellm.distributed.links.secret import read_secret
+from edgellm.distributed.gathered import (
+    Gathered,
+    disk_rates,
+    gather,
+    part_planner,
+    require_same_arithmetic,
+)
 from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
-from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
+from edgellm.distributed.parts.rows import checkpoint_rows, open_rows, share_rows
+from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.peer import Peer
-from edgellm.distributed.remote.remote_layers import ClusterCaches, RemoteLayers
-from edgellm.errors import ConfigError, UnsupportedModelError
-from edgellm.files.given_path import given_path
+from edgellm.distributed.remote.remote_layers import RemoteLayers
+from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.memory_plan.plan import Plan
-from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.reading.disk_reader import Reader
-from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import LoadProgress, load_model, open_reader
 from edgellm.settings import LoadSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """Machines that are there and alike, before any of them has layers.
-
-    Attributes:
-        checkpoint: the model.
-        settings: of the first machine, with all chosen that the others have to have alike.
-        peers: the other machines.
-        budgets: bytes of each machine, the first one's first.
-    """
-
-    checkpoint: Checkpoint
-    settings: LoadSettings
-    peers: Sequence[Peer]
-    budgets: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +74,13 @@ def open_cluster(
     """
     with ExitStack() as on_failure:
         gathered = gather(checkpoint, settings, on_failure)
-        if cut is None:
-            cut = choose_cut(gathered)
-        opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
+        if settings.split == "rows":
+            opened = _open_rows(gathered, make_reader, progress, on_failure)
+        else:
+            cut = cut or choose_cut(gathered)
+            opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
         on_failure.pop_all()
     return opened
-
-
-def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) -> Gathered:
-    """Call all machines, and choose what they have to have alike; ``stack`` lets them go.
-
-    Raises MemoryBudgetError where not even all memories together are enough; the rest as above.
-    """
-    model = _require_layers(checkpoint, settings)
-    hosts = given_path(settings.machines or "")
-    machines, secret = read_machines(hosts)[1:], read_secret(secret_file(hosts))
-    own = folder_digests(model.folder.path)
-    peers = []
-    for machine in machines:
-        peer = Peer(machine, secret)
-        stack.callback(peer.close)
-        require_alike(machine.name, versions(), peer.facts["versions"], "version")
-        require_alike(machine.name, own, peer.facts["files"], "file")
-        peers.append(peer)
-    budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
-    plan = plan_for(model, replace(settings, memory=sum(budgets), draft=None))
-    shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
-    return Gathered(model, shared, peers, budgets)
 
 
 def choose_cut(gathered: Gathered) -> Cut:
@@ -127,22 +92,6 @@ def choose_cut(gathered: Gathered) -> Cut:
         return cut_layers(counts, in_turns=False)
     counts = choose_counts(count, machines, plan_of, disk_rates(gathered))
     return cut_layers(counts, in_turns=True)
-
-
-def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
-    """Return what plans a machine's part by its number and how many layers it has."""
-    known: dict[tuple[int, int], Plan] = {}
-
-    def plan_of(machine: int, layers: int) -> Plan:
-        if (machine, layers) not in known:
-            own = replace(gathered.settings, memory=gathered.budgets[machine])
-            part = gathered.checkpoint.with_layers(range(layers))
-            if machine:
-                own = replace(own, draft=None)
-            known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
-        return known[machine, layers]
-
-    return plan_of
 
 
 def _open_parts(
@@ -157,15 +106,11 @@ def _open_parts(
     own_part = checkpoint.with_layers(cut.layers[0])
     local_plan = plan_for(own_part, settings)
     arithmetic = arithmetic_facts(checkpoint, settings)
-    answers = []
     openings = [
         {"ask": "open", "layers": list(layers), "settings": shared_settings(settings)}
         for layers in cut.layers[1:]
     ]
-    for peer, opening in zip(peers, openings, strict=True):
-        answer, _ = peer.request(opening)
-        _require_same_arithmetic(peer.machine, arithmetic, answer["arithmetic"])
-        answers.append(answer)
+    answers = _answers(peers, openings, arithmetic)
     reader = make_reader(own_part, local_plan)
     on_failure.callback(reader.close)
     with borrowed_stream():
@@ -189,8 +134,60 @@ def _open_parts(
             for peer, layers in zip(peers, cut.layers[1:], strict=True)
         ],
     )
-    plan = joined_plan(cut, _plans(local_plan, answers), local_plan)
+    plan = joined_plan(cut.layers, _plans(local_plan, answers), local_plan)
     return Opened(model, plan, local_plan, caches, reader)
+
+
+def _open_rows(
+    gathered: Gathered,
+    make_reader: MakeReader,
+    progress: LoadProgress | None,
+    on_failure: ExitStack,
+) -> Opened:
+    """Load each machine's rows."""
+    checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
+    shares = share_rows(checkpoint.config, gathered.budgets)
+    openings = [
+        {"ask": "open", "rows": share.as_dict(), "settings": shared_settings(settings)}
+        for share in shares[1:]
+    ]
+    answers = _answers(peers, openings, arithmetic_facts(checkpoint, settings))
+    with borrowed_stream():
+        part = open_rows(
+            checkpoint,
+            shares[0],
+            settings,
+            layers_only=False,
+            progress=progress,
+            make_reader=make_reader,
+        )
+        on_failure.callback(part.close)
+        # embedding, norm and output matrix: the layers are there already
+        outer = replace(checkpoint, layers=())
+        model = load_model(outer, replace(part.plan, pinned=()), part.reader, settings)
+    model.layers = GatheredLayers(part, peers, openings)
+    caches = ClusterCaches(
+        part.caches,
+        [
+            (peer, LayerCaches(checkpoint_rows(checkpoint, share), part.plan))
+            for peer, share in zip(peers, shares[1:], strict=True)
+        ],
+    )
+    plans = _plans(part.plan, answers)
+    plan = joined_plan([range(len(checkpoint.layers))] * len(plans), plans, part.plan)
+    return Opened(model, plan, part.plan, caches, part.reader)
+
+
+def _answers(
+    peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]], arithmetic: dict[str, str]
+) -> list[Mapping[str, Any]]:
+    """Let the other machines load their parts, and return what they say of them."""
+    answers = []
+    for peer, opening in zip(peers, openings, strict=True):
+        answer, _ = peer.request(opening)
+        require_same_arithmetic(peer.machine, arithmetic, answer["arithmetic"])
+        answers.append(answer)
+    return answers
 
 
 def _plans(local_plan: Plan, answers: Sequence[Any]) -> list[dict[str, Any]]:
@@ -199,13 +196,15 @@ def _plans(local_plan: Plan, answers: Sequence[Any]) -> list[dict[str, Any]]:
     return [own, *({**answer["plan"], "kv_budget": answer["kv_budget"]} for answer in answers)]
 
 
-def joined_plan(cut: Cut, plans: Sequence[dict[str, Any]], local: Plan) -> Plan:
-    """Return the plan of all machines as if they were one.
+def joined_plan(
+    parts: Sequence[Sequence[int]], plans: Sequence[dict[str, Any]], local: Plan
+) -> Plan:
+    """Return the plan of all machines as if they were one; ``parts`` are each one's layers.
 
     The machine with the least room for KV caches, in tokens, says how many tokens all have.
     """
     pinned, streamed = [], []
-    for layers, plan in zip(cut.layers, plans, strict=True):
+    for layers, plan in zip(parts, plans, strict=True):
         pinned += [layers[place] for place in plan["pinned"]]
         streamed += [layers[place] for place in plan["streamed"]]
     cache_bytes = sum(plan["cache_bytes"] for plan in plans)
@@ -215,7 +214,7 @@ def joined_plan(cut: Cut, plans: Sequence[dict[str, Any]], local: Plan) -> Plan:
         local,
         budget=total_bytes - cache_bytes + int(cache_bytes * room),
         resident=not streamed,
-        pinned=tuple(sorted(pinned)),
+        pinned=tuple(sorted(set(pinned))),
         streamed=tuple(sorted(streamed)),
         prefill_chunk=min(plan["prefill_chunk"] for plan in plans),
         pinned_bytes=sum(plan["pinned_bytes"] for plan in plans),
@@ -226,48 +225,3 @@ def joined_plan(cut: Cut, plans: Sequence[dict[str, Any]], local: Plan) -> Plan:
         streamed_bytes=sum(plan["streamed_bytes"] for plan in plans),
         weight_bytes_per_token=sum(plan["weight_bytes_per_token"] for plan in plans),
     )
-
-
-def _require_layers(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Checkpoint:
-    """Return the checkpoint if it and the settings can be spread over machines."""
-    if not isinstance(checkpoint, Checkpoint):
-        raise UnsupportedModelError(
-            "models that mlx-lm computes run on one machine",
-            hint="leave out --machines, or choose a model that edgellm computes itself",
-        )
-    if settings.adapter is not None:
-        raise ConfigError(
-            "an adapter runs on one machine",
-            hint="merge it into the weights: edgellm convert MODEL FOLDER --adapter ADAPTER",
-        )
-    if settings.prompt_cache:
-        raise ConfigError(
-            "the prefix cache of several machines is not kept on disk", hint="leave out --cache"
-        )
-    return checkpoint
-
-
-def _require_same_arithmetic(machine: Machine, own: dict[str, str], other: dict[str, str]) -> None:
-    for key, what in (("numbers", "numbers of type"), ("kernels", "activations of kind")):
-        if own[key] != other[key]:
-            raise ConfigError(
-                f"machine {machine.name} computes with {what} {other[key]}, "
-                f"and this one with {own[key]}",
-                hint="use --activations float or --backend mlx, which all machines then do",
-            )
-    if own["instructions"] != other["instructions"]:
-        warnings.warn(
-            f"machine {machine.name} computes with {other['instructions']} instructions and this "
-            f"one with {own['instructions']}: results may differ in their last bits",
-            stacklevel=3,
-        )
-
-
-def disk_rates(gathered: Gathered) -> list[float]:
-    """Measure the disks of all machines: bytes per second."""
-    files = {extent.file for layer in gathered.checkpoint.layers for extent in layer.extents}
-    rates = [measure_disk(sorted(files))]
-    for peer in gathered.peers:
-        answer, _ = peer.request({"ask": "disk"})
-        rates.append(float(answer["answer"]))
-    return rates

@@ -6,12 +6,14 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm.device.streams import borrowed_stream
-from edgellm.distributed.cluster import Gathered, choose_cut, disk_rates, gather, part_planner
+from edgellm.distributed.cluster import choose_cut
+from edgellm.distributed.gathered import Gathered, disk_rates, gather, part_planner
 from edgellm.distributed.parts.part import shared_settings
+from edgellm.distributed.parts.rows import plan_rows, share_rows
 from edgellm.distributed.remote.peer import Peer
 from edgellm.memory_plan.plan import Plan
 from edgellm.models.arithmetic import arithmetic_of
@@ -21,6 +23,9 @@ from edgellm.settings import LoadSettings
 
 ROUND_TRIPS = 20
 """Trips of a token's hidden state, of which the median counts."""
+
+GATHERS = 4
+"""Trips of a token in each layer that is split by rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class ClusterForecast:
 
     Attributes:
         parts: of each machine.
-        windows: in how many parts tokens go through the layers.
+        windows: in how many parts tokens go through the layers; 0: all machines have rows of each.
         link_seconds: per token, on the way between machines.
     """
 
@@ -72,9 +77,10 @@ class ClusterForecast:
 
     @property
     def seconds_per_token(self) -> float:
-        """Disks read side by side; machines compute one after the other."""
+        """Disks read side by side; machines compute one after the other, or rows at once."""
         read = max(part.read_seconds for part in self.parts)
-        arithmetic = sum(part.arithmetic_seconds for part in self.parts)
+        together = sum if self.windows else max
+        arithmetic = together(part.arithmetic_seconds for part in self.parts)
         return max(read, arithmetic + self.link_seconds)
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,25 +115,53 @@ def forecast_cluster(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Clust
     """
     with ExitStack() as stack:
         gathered = gather(checkpoint, settings, stack)
+        if settings.split == "rows":
+            return _forecast_rows(gathered)
         cut = choose_cut(gathered)
         plan_of = part_planner(gathered)
         plans = [plan_of(machine, len(layers)) for machine, layers in enumerate(cut.layers)]
         disks: Sequence[float | None] = [None] * len(plans)
         if not all(plan.resident for plan in plans):
             disks = disk_rates(gathered)
-        weights, trips = _arithmetic_rates(gathered), [0.0]
-        size = arithmetic_of(gathered.checkpoint, gathered.settings).dtype.size
-        hidden = memoryview(bytes(gathered.checkpoint.config.hidden_size * size))
-        trips += [_trip_seconds(peer, hidden) for peer in gathered.peers]
-        names = ["this machine", *(peer.machine.name for peer in gathered.peers)]
-        parts = [
-            MachinePart(name, layers, plan, None if plan.resident else disk, rate, trip)
-            for name, layers, plan, disk, rate, trip in zip(
-                names, cut.layers, plans, disks, weights, trips, strict=True
-            )
-        ]
+        parts = _parts(gathered, cut.layers, plans, disks)
+        trips = [part.trip_seconds for part in parts]
         link_seconds = sum(trips[window.machine] for window in cut.windows)
         return ClusterForecast(parts, len(cut.windows), link_seconds)
+
+
+def _forecast_rows(gathered: Gathered) -> ClusterForecast:
+    """Return what each machine's rows would take, and how long a token."""
+    checkpoint, plans = gathered.checkpoint, []
+    shares = share_rows(checkpoint.config, gathered.budgets)
+    for machine, (share, budget) in enumerate(zip(shares, gathered.budgets, strict=True)):
+        own = replace(gathered.settings, memory=budget)
+        if machine:
+            own = replace(own, draft=None)
+        plans.append(plan_rows(checkpoint, share, own, layers_only=machine > 0))
+    count = len(checkpoint.layers)
+    parts = _parts(gathered, [tuple(range(count))] * len(plans), plans, [None] * len(plans))
+    slowest = max(part.trip_seconds for part in parts)
+    return ClusterForecast(parts, 0, GATHERS * count * slowest)
+
+
+def _parts(
+    gathered: Gathered,
+    layers: Sequence[tuple[int, ...]],
+    plans: Sequence[Plan],
+    disks: Sequence[float | None],
+) -> list[MachinePart]:
+    """Measure arithmetic and links, and return all machines' parts."""
+    weights, trips = _arithmetic_rates(gathered), [0.0]
+    size = arithmetic_of(gathered.checkpoint, gathered.settings).dtype.size
+    hidden = memoryview(bytes(gathered.checkpoint.config.hidden_size * size))
+    trips += [_trip_seconds(peer, hidden) for peer in gathered.peers]
+    names = ["this machine", *(peer.machine.name for peer in gathered.peers)]
+    return [
+        MachinePart(name, own, plan, None if plan.resident else disk, rate, trip)
+        for name, own, plan, disk, rate, trip in zip(
+            names, layers, plans, disks, weights, trips, strict=True
+        )
+    ]
 
 
 def _arithmetic_rates(gathered: Gathered) -> list[float]:

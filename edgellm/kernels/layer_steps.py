@@ -62,14 +62,22 @@ class LayerSteps:
         shape: the shape of the layer.
         weights: of the layer; their memory has to stay where it is.
         tokens: the most that a call has.
+        attends_only: whether they end with what attention returns, in the buffer ``attended``.
     """
 
     def __init__(
-        self, engine: KernelEngine, shape: LayerShape, weights: LayerWeights, *, tokens: int
+        self,
+        engine: KernelEngine,
+        shape: LayerShape,
+        weights: LayerWeights,
+        *,
+        tokens: int,
+        attends_only: bool = False,
     ) -> None:
         self.shape = shape
         self._engine, self._weights = engine, weights
         self.tokens = tokens
+        self._attends_only = attends_only
         self._version = -1
         self._rope_at = 0  # the step of the layer that is rope; attention and merge follow
         self._one = CallSteps(step_array([]), step_array([]))
@@ -345,11 +353,11 @@ class LayerSteps:
 
         begin = [*read(weights.qkv, qkv, weights.before_attention), *whole_norms]
         self._rope_at = len(begin)
+        attending = [*begin, make_step(0, ROPE, **rope), attention, merge]
+        if self._attends_only:
+            return attending
         return [
-            *begin,
-            make_step(0, ROPE, **rope),
-            attention,
-            merge,
+            *attending,
             *added(weights.output, attended, weights.after_attention),
             *read(weights.gate_up, gate_up, weights.before_mlp),
             swiglu,

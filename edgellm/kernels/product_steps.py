@@ -93,6 +93,7 @@ def product_steps(
     *,
     tokens: int,
     add: bool = False,
+    width: int | None = None,
 ) -> list[Step]:
     """Return the steps of ``out (+)= x @ matrix.T (+ bias)``, matrices side by side in ``out``.
 
@@ -105,16 +106,19 @@ def product_steps(
         out: address of (L, all out_features) float32.
         tokens: the most that L will be.
         add: whether to add to ``out``.
+        width: numbers from a row of ``out`` to the next; None: those of all matrices.
     """
     # each matrix has its columns of a row of all results
-    results = _Results(out, 4 * sum(matrix.out_features for matrix in matrices), int(add))
+    width = width or sum(matrix.out_features for matrix in matrices)
+    results = _Results(out, 4 * width, int(add))
     steps: list[Step] = []
     inputs = _Inputs(engine, x, "inputs", tokens)
     for matrix in matrices:
         target = results
         if matrix.stretch:  # results may be added to others, which are not multiplied
-            width = 4 * matrix.out_features
-            target = _Results(engine.workspace.reserved("stretched", tokens * width), width, 0)
+            row_bytes = 4 * matrix.out_features
+            stretched = engine.workspace.reserved("stretched", tokens * row_bytes)
+            target = _Results(stretched, row_bytes, 0)
         steps += inputs.multiplied(matrix, target)
         if not matrix.stretch:
             steps += _bias_steps(engine, matrix, results)

@@ -140,6 +140,16 @@ def load_layers(
     return _make_layers(checkpoint, plan, arithmetic, buffers, reads=reads)
 
 
+def read_layers(
+    checkpoint: Checkpoint, reader: Reader, progress: LoadProgress | None = None
+) -> list[WeightBuffer]:
+    """Read all layers, each into a buffer of its own. Raises ReadError."""
+    reads = _Reads(reader, sum(layer.nbytes for layer in checkpoint.layers), progress)
+    buffers = [reads.begin(layer) for layer in checkpoint.layers]
+    reads.finish()
+    return buffers
+
+
 def open_reader(checkpoint: Checkpoint, plan: Plan) -> DiskReader:
     """Return a reader of a model's files, as their disk is best read. Raises ReadError."""
     files = sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})

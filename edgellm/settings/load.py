@@ -43,6 +43,8 @@ class LoadSettings:
             which stay as they are; None for none.
         machines: a file that names several machines, this one first, among which the layers are
             divided; memory and threads are then this machine's. None: this machine alone.
+        split: what each of several machines has: ``windows`` of layers, or ``rows`` of every
+            matrix, so that all compute at once.
     """
 
     memory: str | int | None = None
@@ -59,6 +61,7 @@ class LoadSettings:
     draft: str | Path | None = None
     adapter: str | Path | None = None
     machines: str | Path | None = None
+    split: Literal["windows", "rows"] = "windows"
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -67,6 +70,7 @@ class LoadSettings:
             "backend": choice("backend", self.backend, ("auto", "mlx")),
             "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
             "prefill_chunk": whole_number("prefill_chunk", self.prefill_chunk, 1, 1 << 16),
+            "split": choice("split", self.split, ("windows", "rows")),
             "speculate": choice("speculate", self.speculate, ("auto", "ngram", "off")),
         }
         if isinstance(self.memory, Integral) and not isinstance(self.memory, bool):
@@ -95,6 +99,11 @@ class LoadSettings:
         if self.machines is not None:
             path_text("machines", self.machines, "a file that names machines")
         set_checked(self, checked)
+        if self.split == "rows" and self.machines is None:
+            raise ConfigError(
+                "rows are split among several machines, and there is one",
+                hint="name the machines with --machines, or leave out --split",
+            )
         if self.draft is not None and self.speculate != "auto":
             raise ConfigError(
                 f"a draft model cannot be combined with speculate {shown(self.speculate)}",
@@ -119,3 +128,4 @@ class LoadFields(TypedDict, total=False):
     draft: str | Path | None
     adapter: str | Path | None
     machines: str | Path | None
+    split: Literal["windows", "rows"]

@@ -64,7 +64,7 @@ def test_one_byte_of_a_file(folder, tmp_path, file):
 
 def test_another_version(folder, tmp_path, monkeypatch):
     with members(folder, tmp_path, ["500MB"]) as hosts:
-        monkeypatch.setattr("edgellm.distributed.cluster.versions", lambda: {"edgellm": "0.0.9"})
+        monkeypatch.setattr("edgellm.distributed.gathered.versions", lambda: {"edgellm": "0.0.9"})
         refused(folder, hosts, "has edgellm .*, and this one has 0.0.9")
 
 

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from edgellm.runtime.forecast import TargetMachine
 
 PLAN_OPTIONS = options.LOAD_OPTIONS.only(
-    "memory", "context", "context_window", "kv_bits", "backend", "draft", "adapter", "machines"
+    "memory",
+    "context",
+    "context_window",
+    "kv_bits",
+    "backend",
+    "draft",
+    "adapter",
+    "machines",
+    "split",
 )
 
 TRAINING = TRAIN_OPTIONS.only("full", "rank", "on", "layers", "batch", "max_tokens").under(

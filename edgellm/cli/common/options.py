@@ -155,6 +155,13 @@ LOAD_OPTIONS = SettingsOptions(
             "Divide the layers among the machines of a file, this one first (edgellm cluster).",
             heading=headings.MEMORY,
         ),
+        "split": option(
+            str,
+            "windows|rows",
+            "What each machine has: layers that take turns, or rows of every matrix, so that all "
+            "compute at once; answers stay the same.",
+            heading=headings.MEMORY,
+        ),
     },
 )
 

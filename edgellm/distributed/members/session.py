@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.links.link import Link
@@ -18,9 +20,11 @@ from edgellm.distributed.parts.part import (
     run_window,
     settings_from,
 )
+from edgellm.distributed.parts.rows import RowPart, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
 from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import Cache, TreeCache
+from edgellm.models.cpu.row_block import Rows
 from edgellm.models.layers import Span
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.loader import open_reader
@@ -56,7 +60,10 @@ class Session:
         self._has_data = threading.Event()
         self._attaching = threading.Lock()
         self._closed = False
-        self._part: Part | None = None
+        self._part: Part | RowPart | None = None
+        # of rows: what came with the stages before, and whose tokens it is
+        self._hidden: Rows = np.empty((0, 0), np.float32)
+        self._row_spans: Sequence[Span] = ()
         self._caches: dict[int, list[Cache]] = {}
         self._stopped = 0
         self._lost = False
@@ -95,6 +102,8 @@ class Session:
         match head["ask"]:
             case "run":
                 return self._run(head, body)
+            case "rows":
+                return self._run_rows(head, body)
             case "open":
                 return self._open(head), ()
             case "disk":
@@ -121,10 +130,15 @@ class Session:
         """Load the layers; return the plan and how they compute."""
         self._free()
         settings = settings_from(head["settings"], self._settings)
+        part: Part | RowPart
         with borrowed_stream():
-            part = open_part(
-                self._checkpoint, head["layers"], settings, make_reader=self._make_reader
-            )
+            if "rows" in head:
+                share = share_from(head["rows"])
+                part = open_rows(self._checkpoint, share, settings, make_reader=self._make_reader)
+            else:
+                part = open_part(
+                    self._checkpoint, head["layers"], settings, make_reader=self._make_reader
+                )
         self._part = part
         return {
             "plan": part.plan.as_dict(),
@@ -135,23 +149,10 @@ class Session:
         }
 
     def _run(self, head: Mapping[str, Any], body: memoryview) -> Answer:
-        assert self._part is not None, "it was opened"
+        assert isinstance(self._part, Part), "it was opened, with layers"
         number = head["number"]
         window = range(*head["layers"])
-        for cache_number, offset in head["offsets"]:
-            for cache in self._caches[cache_number][window.start : window.stop]:
-                if not cache.trim(offset) or cache.offset != offset:
-                    raise MachineError(
-                        f"a cache holds {cache.offset} tokens, and {offset} are needed",
-                        hint="ask again: the text is computed from its beginning",
-                    )
-        spans = [
-            [
-                Span(self._caches[cache_number], length, many, levels)
-                for cache_number, length, many, levels in state_spans
-            ]
-            for state_spans in head["spans"]
-        ]
+        spans = self._spans(head, window)
         with borrowed_stream():
             states = run_window(
                 self._part.layers,
@@ -162,6 +163,39 @@ class Session:
             )
             shapes, parts = packed(states)
         return {"states": shapes}, parts
+
+    def _run_rows(self, head: Mapping[str, Any], body: memoryview) -> Answer:
+        assert isinstance(self._part, RowPart), "it was opened, with rows"
+        stage, layer = head["stage"], head["layer"]
+        with borrowed_stream():
+            if stage == "attend":
+                self._row_spans = self._spans(head, range(layer, layer + 1))[0]
+            spans = self._row_spans
+            tokens = sum(span.length for span in spans)
+            inputs = np.frombuffer(body, np.float32).reshape(tokens, -1)
+            if stage in ("attend", "gate"):
+                # what their products are added to, which comes once
+                self._hidden = inputs.copy()
+            block = self._part.layers.blocks[layer]
+            results = block.run(stage, inputs, self._hidden, spans, layer)
+        return {}, [memoryview(np.ascontiguousarray(results)).cast("B")]
+
+    def _spans(self, head: Mapping[str, Any], window: range) -> list[list[Span]]:
+        """Return whose tokens come, with caches that hold those before them and no others."""
+        for cache_number, offset in head["offsets"]:
+            for cache in self._caches[cache_number][window.start : window.stop]:
+                if not cache.trim(offset) or cache.offset != offset:
+                    raise MachineError(
+                        f"a cache holds {cache.offset} tokens, and {offset} are needed",
+                        hint="ask again: the text is computed from its beginning",
+                    )
+        return [
+            [
+                Span(self._caches[cache_number], length, many, levels)
+                for cache_number, length, many, levels in state_spans
+            ]
+            for state_spans in head["spans"]
+        ]
 
     def _take_notes(self, notes: Sequence[Sequence[Any]]) -> None:
         """Change caches as the first machine has noted."""

@@ -6,8 +6,8 @@ import queue
 import socket
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
@@ -123,17 +123,28 @@ class Peer:
             MachineError: it is gone.
             EdgeLLMError: what it answered.
         """
-        with self._turn:
-            reply = self._ask(head, body, keep_going)
-        if isinstance(reply, EdgeLLMError):
-            self.is_lost = True
-            raise reply
-        raise_error(reply[0], self.machine.name)
-        return reply
+        with self.asking(head, body) as answer:
+            return answer(keep_going)
 
-    def _ask(
-        self, head: Mapping[str, Any], body: Sequence[memoryview], keep_going: KeepGoing
-    ) -> Reply | EdgeLLMError:
+    @contextmanager
+    def asking(
+        self, head: Mapping[str, Any], body: Sequence[memoryview] = ()
+    ) -> Iterator[Callable[[KeepGoing], Reply]]:
+        """Ask as ``request`` does, and yield what waits for the answer and returns it."""
+        with self._turn:
+            number = self._ask(head, body)
+
+            def answer(keep_going: KeepGoing) -> Reply:
+                reply = self._wait(number, keep_going)
+                if isinstance(reply, EdgeLLMError):
+                    self.is_lost = True
+                    raise reply
+                raise_error(reply[0], self.machine.name)
+                return reply
+
+            yield answer
+
+    def _ask(self, head: Mapping[str, Any], body: Sequence[memoryview]) -> int:
         if self.is_lost:
             raise MachineError(f"machine {self.machine.name} is gone")
         notes = []
@@ -142,6 +153,9 @@ class Peer:
         self._asked += 1
         number = self._asked
         self._requests.put((number, {**head, "notes": notes, "number": number}, body))
+        return number
+
+    def _wait(self, number: int, keep_going: KeepGoing) -> Reply | EdgeLLMError:
         try:
             while True:
                 try:

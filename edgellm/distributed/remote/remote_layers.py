@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,13 @@ import mlx.core as mx
 from edgellm.distributed.parts.cut import Window
 from edgellm.distributed.parts.part import run_window
 from edgellm.distributed.parts.wire import packed, unpacked
+from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer
-from edgellm.distributed.remote.remote_cache import RemoteCache, remote_spans
 from edgellm.distributed.remote.stages import in_pieces, joined, through_stages
-from edgellm.kv_cache.cache import Cache
-from edgellm.models.layers import KeepGoing, Layers, Span, States, StateSpans, always
-from edgellm.runtime.caches import LayerCaches
+from edgellm.models.layers import KeepGoing, Layers, Span, StateSpans
 
 
-class RemoteLayers:
+class RemoteLayers(ClusterLayers):
     """Windows of layers, of which this machine and others have some each, in turn.
 
     Args:
@@ -35,8 +33,6 @@ class RemoteLayers:
         takes_trees: whether all take trees of tokens.
     """
 
-    async_compute = False
-
     def __init__(
         self,
         local: Layers,
@@ -48,13 +44,11 @@ class RemoteLayers:
         streams_weights: bool,
         takes_trees: bool,
     ) -> None:
+        super().__init__(local_count, peers, openings)
         self.streams_weights = streams_weights
         self.takes_trees = takes_trees
         self.max_exact_rows: int = local.max_exact_rows
         self._local = local
-        self._local_count = local_count
-        self.peers = list(peers)
-        self._openings = list(openings)
         self._windows = list(windows)
         # then parts of a prompt can be on several machines at once
         self._has_stages = (
@@ -63,35 +57,14 @@ class RemoteLayers:
             and [window.machine for window in windows] == list(range(len(peers) + 1))
         )
 
-    def run(
-        self,
-        states: States,
-        spans: StateSpans,
-        *,
-        keep_going: KeepGoing = always,
-        depth: int | None = None,
+    def _through(
+        self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
     ) -> list[mx.array]:
-        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
-
-        Raises:
-            MachineError: a machine is gone.
-            ReadError: a machine cannot read a layer.
-            ClosedError: the layers were closed.
-        """
-        states = list(states)
-        for peer, opening in zip(self.peers, self._openings, strict=True):
-            if peer.is_lost:
-                peer.join_again(opening)
-        for _, cache in self._remote_caches(spans):
-            cache.begin_pass()
         if self._has_stages and depth is None:
             pieces, piece_spans = in_pieces(states, spans)
             if len(pieces) > len(states):
                 results = self._run_in_stages(pieces, piece_spans, keep_going)
-                if not results:
-                    return []
-                self._advance(spans)
-                return joined(results, states)
+                return joined(results, states) if results else []
         for window in self._windows:
             layers = window.layers
             if depth is not None:
@@ -106,14 +79,10 @@ class RemoteLayers:
                 states = self._run_there(window.machine - 1, states, spans, layers, keep_going)
             if len(states) < len(spans):
                 return []
-        self._advance(spans)
         return states
 
-    def close(self) -> None:
-        """Free the weights here, and let the other machines go."""
+    def _close_local(self) -> None:
         self._local.close()
-        for peer in self.peers:
-            peer.close()
 
     def _run_here(
         self, states: list[mx.array], spans: StateSpans, layers: range, keep_going: KeepGoing
@@ -173,62 +142,7 @@ class RemoteLayers:
             number: the machine's, among the others.
             spans: whose tokens the states are.
             layers: of the machine.
-            passed: tokens of each cache in earlier requests of this pass; these are added.
+            passed: as ``_told`` has it.
         """
-        passed = {} if passed is None else passed
-        offsets: dict[int, int] = {}
-        told: list[list[Any]] = []
-        for state_spans in spans:
-            told.append([])
-            for cache, span in remote_spans(state_spans, self._local_count + number):
-                offsets.setdefault(cache.number, cache.offset + passed.get(cache.number, 0))
-                levels = [int(level) for level in span.levels]
-                told[-1].append([cache.number, int(span.length), bool(span.many), levels])
-                passed[cache.number] = passed.get(cache.number, 0) + int(span.length)
-        return {
-            "ask": "run",
-            "layers": [layers.start, layers.stop],
-            "spans": told,
-            "offsets": list(offsets.items()),
-        }
-
-    def _advance(self, spans: StateSpans) -> None:
-        for span_caches in spans:
-            for place in range(len(self.peers)):
-                for cache, span in remote_spans(span_caches, self._local_count + place):
-                    cache.advance(span)
-
-    def _remote_caches(self, spans: StateSpans) -> list[tuple[int, RemoteCache]]:
-        return [
-            (place, cache)
-            for state_spans in spans
-            for place in range(len(self.peers))
-            for cache, _ in remote_spans(state_spans, self._local_count + place)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterCaches:
-    """Makes the caches of a sequence: one per layer of this machine, then one per other machine.
-
-    Attributes:
-        local: makes those here.
-        peers: the other machines, each with what makes the caches of its layers.
-    """
-
-    local: LayerCaches
-    peers: Sequence[tuple[Peer, LayerCaches]]
-
-    def make(self, *, capacity: int, reserve: int, context: int | None = None) -> list[Cache]:
-        """Return empty caches."""
-        caches = self.local.make(capacity=capacity, reserve=reserve, context=context)
-        for peer, layers in self.peers:
-            caches.append(
-                RemoteCache(peer, layers, capacity=capacity, reserve=reserve, context=context)
-            )
-        return caches
-
-    def nbytes(self, *, capacity: int, context: int | None = None) -> int:
-        """Return the bytes that these take on all machines when they are full."""
-        layers = [self.local, *(own for _, own in self.peers)]
-        return sum(own.nbytes(capacity=capacity, context=context) for own in layers)
+        told = self._told(number, spans, {} if passed is None else passed)
+        return {"ask": "run", "layers": [layers.start, layers.stop], **told}

@@ -133,6 +133,10 @@ def test_plan_says_what_each_machine_holds(folder, tmp_path):
         assert plan["seconds_per_token"] > plan["link_seconds"] > 0
         shown = edgellm("plan", folder, "--machines", hosts, environment=dict(os.environ))
         assert "layers" in shown.stdout
+        shown = edgellm(
+            *("plan", folder, "--machines", hosts, "--split", "rows"), environment=dict(os.environ)
+        )
+        assert "rows of every matrix" in shown.stdout
         while "has gone" not in member.said:
             time.sleep(0.05)
 

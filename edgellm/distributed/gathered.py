@@ -1,0 +1,125 @@
+"""Machines that are there and alike, before any of them has a part of the model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.distributed.links.machines import Machine, read_machines, secret_file
+from edgellm.distributed.links.secret import read_secret
+from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
+from edgellm.distributed.parts.rows import require_rows
+from edgellm.distributed.remote.peer import Peer
+from edgellm.errors import ConfigError, UnsupportedModelError
+from edgellm.files.given_path import given_path
+from edgellm.memory_plan.plan import Plan
+from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
+from edgellm.reading.tuning import measure_disk
+from edgellm.settings import LoadSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Machines that are there and alike, before any of them has layers.
+
+    Attributes:
+        checkpoint: the model.
+        settings: of the first machine, with all chosen that the others have to have alike.
+        peers: the other machines.
+        budgets: bytes of each machine, the first one's first.
+    """
+
+    checkpoint: Checkpoint
+    settings: LoadSettings
+    peers: Sequence[Peer]
+    budgets: Sequence[int]
+
+
+def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) -> Gathered:
+    """Call all machines, and choose what they have to have alike; ``stack`` lets them go.
+
+    Raises MemoryBudgetError where not even all memories together are enough; the rest as above.
+    """
+    model = _require_layers(checkpoint, settings)
+    if settings.split == "rows":
+        require_rows(model, settings)
+    hosts = given_path(settings.machines or "")
+    machines, secret = read_machines(hosts)[1:], read_secret(secret_file(hosts))
+    own = folder_digests(model.folder.path)
+    peers = []
+    for machine in machines:
+        peer = Peer(machine, secret)
+        stack.callback(peer.close)
+        require_alike(machine.name, versions(), peer.facts["versions"], "version")
+        require_alike(machine.name, own, peer.facts["files"], "file")
+        peers.append(peer)
+    budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
+    plan = plan_for(model, replace(settings, memory=sum(budgets), draft=None))
+    shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
+    return Gathered(model, shared, peers, budgets)
+
+
+def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
+    """Return what plans a machine's part by its number and how many layers it has."""
+    known: dict[tuple[int, int], Plan] = {}
+
+    def plan_of(machine: int, layers: int) -> Plan:
+        if (machine, layers) not in known:
+            own = replace(gathered.settings, memory=gathered.budgets[machine])
+            part = gathered.checkpoint.with_layers(range(layers))
+            if machine:
+                own = replace(own, draft=None)
+            known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
+        return known[machine, layers]
+
+    return plan_of
+
+
+def _require_layers(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Checkpoint:
+    """Return the checkpoint if it and the settings can be spread over machines."""
+    if not isinstance(checkpoint, Checkpoint):
+        raise UnsupportedModelError(
+            "models that mlx-lm computes run on one machine",
+            hint="leave out --machines, or choose a model that edgellm computes itself",
+        )
+    if settings.adapter is not None:
+        raise ConfigError(
+            "an adapter runs on one machine",
+            hint="merge it into the weights: edgellm convert MODEL FOLDER --adapter ADAPTER",
+        )
+    if settings.prompt_cache:
+        raise ConfigError(
+            "the prefix cache of several machines is not kept on disk", hint="leave out --cache"
+        )
+    return checkpoint
+
+
+def require_same_arithmetic(machine: Machine, own: dict[str, str], other: dict[str, str]) -> None:
+    """Raise ConfigError where another machine computes otherwise; warn where it might."""
+    for key, what in (("numbers", "numbers of type"), ("kernels", "activations of kind")):
+        if own[key] != other[key]:
+            raise ConfigError(
+                f"machine {machine.name} computes with {what} {other[key]}, "
+                f"and this one with {own[key]}",
+                hint="use --activations float or --backend mlx, which all machines then do",
+            )
+    if own["instructions"] != other["instructions"]:
+        warnings.warn(
+            f"machine {machine.name} computes with {other['instructions']} instructions and this "
+            f"one with {own['instructions']}: results may differ in their last bits",
+            stacklevel=3,
+        )
+
+
+def disk_rates(gathered: Gathered) -> list[float]:
+    """Measure the disks of all machines: bytes per second."""
+    files = {extent.file for layer in gathered.checkpoint.layers for extent in layer.extents}
+    rates = [measure_disk(sorted(files))]
+    for peer in gathered.peers:
+        answer, _ = peer.request({"ask": "disk"})
+        rates.append(float(answer["answer"]))
+    return rates

@@ -1,0 +1,226 @@
+"""Rows of every matrix of a model on one machine: which ones, and how they load."""
+
+# L new tokens, E hidden
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from edgellm.checkpoint.buffer import place_tensors
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
+from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.distributed.parts.part import MakeReader
+from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.memory_plan.plan import Plan
+from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.models.arithmetic import arithmetic_of, config_for
+from edgellm.models.cpu.row_block import RowBlock
+from edgellm.reading.disk_reader import Reader
+from edgellm.runtime.caches import LayerCaches
+from edgellm.runtime.loader import LoadProgress, open_reader, read_layers
+from edgellm.settings import LoadSettings
+
+UNIT = 16
+"""Rows of feed-forward part and output that stay together, where there are enough."""
+
+WINDOWS_INSTEAD = "leave out --split: each machine then has whole layers"
+
+Bounds = tuple[int, int]
+"""The first row, and the one behind the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowShare:
+    """The rows of one machine, in every layer.
+
+    Attributes:
+        kv_heads: key/value heads, with the query heads that read them.
+        inner: features of the feed-forward part.
+        hidden: features of the hidden states.
+    """
+
+    kv_heads: Bounds
+    inner: Bounds
+    hidden: Bounds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it is sent."""
+        return asdict(self)
+
+
+def share_from(told: dict[str, Any]) -> RowShare:
+    """Return a share as it was sent."""
+    return RowShare(**{name: (int(first), int(stop)) for name, (first, stop) in told.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class RowLayers:
+    """The rows of all layers on one machine; ``blocks`` are emptied when it is closed."""
+
+    blocks: list[RowBlock]
+    max_exact_rows: int
+    takes_trees: bool = False
+
+    def close(self) -> None:
+        """Free the weights."""
+        self.blocks.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class RowPart:
+    """Rows that were loaded on one machine; attributes as ``Part`` has them."""
+
+    layers: RowLayers
+    caches: LayerCaches
+    plan: Plan
+    reader: Reader
+
+    def close(self) -> None:
+        """Free the weights, and close files."""
+        self.layers.close()
+        self.reader.close()
+
+
+def share_rows(config: ModelConfig, budgets: Sequence[int]) -> list[RowShare]:
+    """Return the rows of each machine, in proportion to its memory.
+
+    Raises ConfigError where a machine would have none.
+    """
+    groups, machines = config.num_key_value_heads, len(budgets)
+    if groups < machines:
+        raise ConfigError(
+            f"the model has {groups} key/value heads, which {machines} machines cannot share",
+            hint=f"leave some of the machines out, or {WINDOWS_INSTEAD}",
+        )
+    kv_heads = _shared(groups, budgets, 1)
+    inner = _shared(config.intermediate_size, budgets, UNIT)
+    hidden = _shared(config.hidden_size, budgets, UNIT)
+    return [RowShare(*own) for own in zip(kv_heads, inner, hidden, strict=True)]
+
+
+def _shared(count: int, weights: Sequence[int], unit: int) -> list[Bounds]:
+    """Return adjacent parts of ``count``, in whole units where each then has one."""
+    if count < 2 * unit * len(weights):
+        unit = 1
+    units, total = count // unit, sum(weights)
+    own = [1] * len(weights)
+    for _ in range(units - len(weights)):
+        # to whom has least of what it should
+        lacks = [number * total / weight for number, weight in zip(own, weights, strict=True)]
+        own[lacks.index(min(lacks))] += 1
+    bounds, first = [], 0
+    for place, number in enumerate(own):
+        stop = count if place == len(own) - 1 else first + number * unit
+        bounds.append((first, stop))
+        first = stop
+    return bounds
+
+
+def require_rows(checkpoint: Checkpoint, settings: LoadSettings) -> None:
+    """Raise ConfigError where a model cannot be split by rows."""
+    config = checkpoint.config
+    reason = None
+    if arithmetic_of(checkpoint, settings).kernels is None:
+        reason = "rows are split where edgellm's CPU kernels compute, and here MLX does"
+    elif config.norms != PRE_NORM or (config.query_key_norm or QueryKeyNorm()).whole:
+        reason = f"a model of type {config.model_type} norms what rows of all machines make"
+    if reason is not None:
+        raise ConfigError(reason, hint=WINDOWS_INSTEAD)
+
+
+def checkpoint_rows(checkpoint: Checkpoint, share: RowShare) -> Checkpoint:
+    """Return a model's layers with some rows of each matrix alone; the config has their heads."""
+    first, stop = share.kv_heads
+    config = checkpoint.config
+    group = config.num_attention_heads // config.num_key_value_heads
+    return replace(
+        checkpoint,
+        layers=tuple(_rows_of(layer, config, share) for layer in checkpoint.layers),
+        config=replace(
+            config,
+            num_attention_heads=group * (stop - first),
+            num_key_value_heads=stop - first,
+            intermediate_size=share.inner[1] - share.inner[0],
+        ),
+    )
+
+
+def _rows_of(layer: TensorGroup, config: ModelConfig, share: RowShare) -> TensorGroup:
+    group = config.num_attention_heads // config.num_key_value_heads
+    keys = tuple(config.head_dim * bound for bound in share.kv_heads)
+    rows = {
+        "self_attn.q_proj": tuple(group * bound for bound in keys),
+        "self_attn.k_proj": keys,
+        "self_attn.v_proj": keys,
+        "self_attn.o_proj": share.hidden,
+        "mlp.gate_proj": share.inner,
+        "mlp.up_proj": share.inner,
+        "mlp.down_proj": share.hidden,
+    }
+    tensors = {}
+    for name, tensor in layer.tensors.items():
+        own = rows.get(name.rpartition(".")[0])
+        tensors[name] = tensor if own is None else tensor.part(tensor.name, *own)
+    layout, extents = place_tensors(tensors)
+    return TensorGroup(layout, extents, layer.quantizations, tensors)
+
+
+def plan_rows(
+    checkpoint: Checkpoint, share: RowShare, settings: LoadSettings, *, layers_only: bool
+) -> Plan:
+    """Return the plan of a machine's rows, which all have to fit into its memory.
+
+    Raises MemoryBudgetError where they do not.
+    """
+    part = checkpoint_rows(checkpoint, share)
+    # what is gathered is as wide as the whole model; the KV caches are of the heads here
+    config = replace(checkpoint.config, num_key_value_heads=part.config.num_key_value_heads)
+    plan = plan_for(replace(part, config=config), settings, layers_only=layers_only)
+    if not plan.resident:
+        raise MemoryBudgetError(
+            f"rows stay in memory, and of this machine's {len(checkpoint.layers)} layers "
+            f"{len(plan.pinned)} fit",
+            hint=f"raise its memory, or {WINDOWS_INSTEAD}",
+        )
+    return plan
+
+
+def open_rows(
+    checkpoint: Checkpoint,
+    share: RowShare,
+    settings: LoadSettings,
+    *,
+    layers_only: bool = True,
+    progress: LoadProgress | None = None,
+    make_reader: MakeReader = open_reader,
+) -> RowPart:
+    """Load some rows of each layer and nothing else; errors are those of ``load``."""
+    require_rows(checkpoint, settings)
+    plan = plan_rows(checkpoint, share, settings, layers_only=layers_only)
+    part = checkpoint_rows(checkpoint, share)
+    config = config_for(part, settings)
+    kernels = arithmetic_of(checkpoint, settings).kernels
+    assert kernels is not None, "they are required"
+    with ExitStack() as on_failure:
+        reader = make_reader(part, plan)
+        on_failure.callback(reader.close)
+        blocks = [
+            RowBlock(
+                kernels,
+                config,
+                config.layer(index),
+                buffer.arrays(group.layout),
+                group.quantizations.__getitem__,
+                columns=range(*share.hidden),
+            )
+            for index, (group, buffer) in enumerate(
+                zip(part.layers, read_layers(part, reader, progress), strict=True)
+            )
+        ]
+        on_failure.pop_all()
+    layers = RowLayers(blocks, kernels.max_exact_rows)
+    return RowPart(layers, LayerCaches(part, plan), plan, reader)

@@ -1,0 +1,138 @@
+"""Layers on several machines, behind ``models.layers.Layers``, however they are divided."""
+
+# L new tokens, E hidden
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.remote_cache import RemoteCache, remote_spans
+from edgellm.kv_cache.cache import Cache
+from edgellm.models.layers import KeepGoing, States, StateSpans, always
+from edgellm.runtime.caches import LayerCaches
+
+
+class ClusterLayers(ABC):
+    """Layers that this machine and others compute together.
+
+    Args:
+        local_count: how many caches of a sequence are this machine's, those before the others.
+        peers: the other machines.
+        openings: what each of them is asked first, also when it comes back.
+    """
+
+    async_compute = False
+
+    def __init__(
+        self, local_count: int, peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._local_count = local_count
+        self.peers = list(peers)
+        self._openings = list(openings)
+
+    def run(
+        self,
+        states: States,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing = always,
+        depth: int | None = None,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
+
+        Raises:
+            MachineError: a machine is gone.
+            ReadError: a machine cannot read a layer.
+            ClosedError: the layers were closed.
+        """
+        for peer, opening in zip(self.peers, self._openings, strict=True):
+            if peer.is_lost:
+                peer.join_again(opening)
+        for cache in self._remote_caches(spans):
+            cache.begin_pass()
+        results = self._through(list(states), spans, keep_going, depth)
+        if results:
+            self._advance(spans)
+        return results
+
+    def close(self) -> None:
+        """Free the weights here, and let the other machines go."""
+        self._close_local()
+        for peer in self.peers:
+            peer.close()
+
+    @abstractmethod
+    def _through(
+        self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
+    ) -> list[mx.array]:
+        """Send states through all machines, as ``run`` says."""
+
+    @abstractmethod
+    def _close_local(self) -> None:
+        """Free the weights here."""
+
+    def _told(self, number: int, spans: StateSpans, passed: dict[int, int]) -> dict[str, Any]:
+        """Return what a machine is told of tokens: whose they are, and where they begin.
+
+        Args:
+            number: the machine's, among the others.
+            spans: whose tokens the states are.
+            passed: tokens of each cache in earlier requests of this pass; these are added.
+        """
+        offsets: dict[int, int] = {}
+        told: list[list[Any]] = []
+        for state_spans in spans:
+            told.append([])
+            for cache, span in remote_spans(state_spans, self._local_count + number):
+                offsets.setdefault(cache.number, cache.offset + passed.get(cache.number, 0))
+                levels = [int(level) for level in span.levels]
+                told[-1].append([cache.number, int(span.length), bool(span.many), levels])
+                passed[cache.number] = passed.get(cache.number, 0) + int(span.length)
+        return {"spans": told, "offsets": list(offsets.items())}
+
+    def _advance(self, spans: StateSpans) -> None:
+        for span_caches in spans:
+            for place in range(len(self.peers)):
+                for cache, span in remote_spans(span_caches, self._local_count + place):
+                    cache.advance(span)
+
+    def _remote_caches(self, spans: StateSpans) -> list[RemoteCache]:
+        return [
+            cache
+            for state_spans in spans
+            for place in range(len(self.peers))
+            for cache, _ in remote_spans(state_spans, self._local_count + place)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCaches:
+    """Makes the caches of a sequence: one per layer of this machine, then one per other machine.
+
+    Attributes:
+        local: makes those here.
+        peers: the other machines, each with what makes the caches of its layers.
+    """
+
+    local: LayerCaches
+    peers: Sequence[tuple[Peer, LayerCaches]]
+
+    def make(self, *, capacity: int, reserve: int, context: int | None = None) -> list[Cache]:
+        """Return empty caches."""
+        caches = self.local.make(capacity=capacity, reserve=reserve, context=context)
+        for peer, layers in self.peers:
+            caches.append(
+                RemoteCache(peer, layers, capacity=capacity, reserve=reserve, context=context)
+            )
+        return caches
+
+    def nbytes(self, *, capacity: int, context: int | None = None) -> int:
+        """Return the bytes that these take on all machines when they are full."""
+        layers = [self.local, *(own for _, own in self.peers)]
+        return sum(own.nbytes(capacity=capacity, context=context) for own in layers)

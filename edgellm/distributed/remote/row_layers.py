@@ -1,0 +1,118 @@
+"""Layers of which each machine has some rows of every matrix."""
+
+# L new tokens, E hidden
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from edgellm.distributed.parts.rows import RowPart
+from edgellm.distributed.remote.cluster_layers import ClusterLayers
+from edgellm.distributed.remote.peer import Peer
+from edgellm.errors import ClosedError
+from edgellm.models.cpu.block import calls_of
+from edgellm.models.cpu.row_block import RowBlock, Rows, Stage
+from edgellm.models.layers import KeepGoing, Span, StateSpans, always
+
+
+class GatheredLayers(ClusterLayers):
+    """Layers through which a token goes on all machines at once, gathered four times in each.
+
+    Args:
+        local: the rows of this machine.
+        peers: the other machines, in the order of their rows.
+        openings: what each of them is asked first, also when it comes back.
+    """
+
+    streams_weights = False
+    takes_trees = False
+
+    def __init__(
+        self, local: RowPart, peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]]
+    ) -> None:
+        super().__init__(len(local.layers.blocks), peers, openings)
+        self.max_exact_rows: int = local.layers.max_exact_rows
+        self._local = local
+
+    def _through(
+        self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
+    ) -> list[mx.array]:
+        if not self._local.layers.blocks:
+            raise ClosedError("the model was closed")
+        passed: list[dict[int, int]] = [{} for _ in self.peers]
+        results = []
+        for hidden, state_spans in zip(states, spans, strict=True):
+            inputs: Rows = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
+            after, begin = np.empty_like(inputs), 0
+            for call_spans in calls_of(state_spans):
+                end = begin + sum(span.length for span in call_spans)
+                rows = self._call(inputs[begin:end], call_spans, passed, keep_going, depth)
+                if rows is None:
+                    return []
+                after[begin:end] = rows
+                begin = end
+            results.append(mx.array(after[None]))
+        return results
+
+    def _call(
+        self,
+        hidden: Rows,
+        spans: Sequence[Span],
+        passed: Sequence[dict[int, int]],
+        keep_going: KeepGoing,
+        depth: int | None,
+    ) -> Rows | None:
+        """Return rows (L, E) of one call after the layers; None where ``keep_going`` said no."""
+        told = [self._told(number, [spans], own) for number, own in enumerate(passed)]
+        call = _Call(self.peers, told, spans)
+        for layer, block in enumerate(self._local.layers.blocks[:depth]):
+            if not keep_going():
+                return None
+            hidden = call.through(layer, block, hidden)
+        return hidden
+
+    def _close_local(self) -> None:
+        self._local.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Tokens that go through the layers at once.
+
+    Attributes:
+        peers: the other machines.
+        told: what each of them is told of the tokens.
+        spans: whose they are, with the caches here.
+    """
+
+    peers: Sequence[Peer]
+    told: Sequence[Mapping[str, Any]]
+    spans: Sequence[Span]
+
+    def through(self, layer: int, block: RowBlock, hidden: Rows) -> Rows:
+        """Return hidden states (L, E) after one layer, of which ``block`` is here."""
+
+        def gather(stage: Stage, inputs: Rows, hidden: Rows) -> Rows:
+            """Return what all machines make of the same inputs, their columns side by side."""
+            head = {"ask": "rows", "stage": stage, "layer": layer}
+            is_first = stage == "attend"
+            body = [memoryview(np.ascontiguousarray(inputs)).cast("B")]
+            with ExitStack() as asked:
+                answers = [
+                    asked.enter_context(peer.asking({**head, **(own if is_first else {})}, body))
+                    for peer, own in zip(self.peers, self.told, strict=True)
+                ]
+                parts = [block.run(stage, inputs, hidden, self.spans, layer)]
+                for answer in answers:
+                    _, results = answer(always)
+                    parts.append(np.frombuffer(results, np.float32).reshape(len(inputs), -1))
+            return np.concatenate(parts, axis=1)
+
+        hidden = gather("output", gather("attend", hidden, hidden), hidden)
+        return gather("down", gather("gate", hidden, hidden), hidden)
