@@ -59,6 +59,7 @@ VALID = {
     "token_id": 5,
     "path": "chat.json",
     "named": frozenset({5}),
+    "mark": "\ue000",
 }
 """A good value for each argument that has no default; others are objects of the test."""
 

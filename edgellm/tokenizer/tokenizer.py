@@ -163,9 +163,15 @@ class Tokenizer:
             add_special_tokens: as ``encode`` has it.
 
         Raises:
+            ConfigError: the mark is not one character.
             TokenizerError: as ``encode``; or the vocabulary has no other tokens for such text.
         """
         _require_unicode(text)
+        if len(require_text("mark", mark)) != 1:
+            raise ConfigError(
+                f"the mark {shown(mark)} is not one character",
+                hint="give one that the text does not hold, such as '\\ue000'",
+            )
         truth("add_special_tokens", add_special_tokens)
         control = self.special_ids | self.turn_end_ids
         return self._vocabulary.encode_marked(

@@ -75,6 +75,7 @@ class Member:
         }
         self._sessions: queue.SimpleQueue[tuple[str, Session] | None] = queue.SimpleQueue()
         self._current: tuple[str, Session] | None = None
+        self._closed = False
         self._free = threading.Condition()
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
         self._listener = _listen(address)
@@ -102,7 +103,9 @@ class Member:
 
     def close(self) -> None:
         """Stop listening, from any thread; ``serve`` returns."""
-        self._sessions.put(None)
+        with self._free:  # a cluster that was let in before is served, and its connections end
+            self._closed = True
+            self._sessions.put(None)
         _shut(self._listener)
 
     def _accept(self) -> None:
@@ -137,6 +140,8 @@ class Member:
             if head.get("for") == "control":
                 # a cluster that has only just ended is still being tidied up
                 self._free.wait_for(lambda: self._current is None, TIDY_SECONDS)
+            if self._closed:
+                return False
             current = self._current
             match head.get("for"):
                 case "status":
