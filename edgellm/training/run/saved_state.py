@@ -124,8 +124,8 @@ def _as_saved(
         raise ValueError
     if any(moments) and any(own != shapes["numbers"] for own in moments):
         raise ValueError
-    history = [dict(epoch) for epoch in json.loads(metadata["history"])]
-    losses = [
+    history: list[Mapping[str, Any]] = [dict(epoch) for epoch in json.loads(metadata["history"])]
+    losses: list[tuple[float, int, Mapping[str, float]]] = [
         (float(loss), int(asked), dict(figures))
         for loss, asked, figures in json.loads(metadata["losses"])
     ]
