@@ -14,23 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from edgellm.console.terminal import write_line
-from edgellm.distributed.links.addresses import parse_address
-from edgellm.distributed.links.machines import Machine, secret_file
+from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
-from edgellm.distributed.start import machine_status
 from edgellm.errors import MachineError
 from edgellm.llm import LLM
 from edgellm.open_llm import load
@@ -42,37 +41,46 @@ MESSAGES = (4096, 16_384, 262_144, 4_194_304)
 
 IDLE_SECONDS = 3.0
 
-START_SECONDS = 60.0
-
 
 @contextmanager
-def other_process(model: str, memory: str, port: int) -> Iterator[tuple[Path, int]]:
+def other_process(model: str, memory: str) -> Iterator[tuple[Path, int]]:
     """Start a second machine on this one; yield the file that names it, and its process."""
     secret = new_secret()
-    words = ["cluster", "join", model, "--port", str(port), "--secret", "-", "--threads", "1"]
+    words = ["cluster", "join", model, "--port", "0", "--secret", "-", "--threads", "1"]
     started = subprocess.Popen(
         [sys.executable, "-m", "edgellm", *words, "--memory", memory],
         stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert started.stdin is not None, "it is a pipe"
+    assert started.stderr is not None, "so is this"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            started.stdin.write(f"{secret}\n".encode())
+            started.stdin.write(f"{secret}\n")
             started.stdin.flush()
+            address = _listens_at(started.stderr)
             hosts = Path(folder) / "hosts.json"
-            hosts.write_text(json.dumps([["127.0.0.1"], [f"127.0.0.1:{port}"]]))
+            hosts.write_text(json.dumps([["127.0.0.1"], [address]]))
             write_secret(secret_file(hosts), secret)
-            other = Machine("the other", parse_address(f"127.0.0.1:{port}"))
-            ends = time.monotonic() + START_SECONDS
-            while "error" in machine_status(other, secret.encode()):
-                if time.monotonic() > ends or started.poll() is not None:
-                    raise MachineError("the other process did not start", hint="try another --port")
-                time.sleep(0.1)
             yield hosts, started.pid
     finally:
         started.stdin.close()
         started.wait()
+        started.stderr.close()
+
+
+def _listens_at(lines: Iterable[str]) -> str:
+    """Return the address that a starting machine names. Raises MachineError where it ends."""
+    said = []
+    for line in lines:
+        if found := re.search(r"waiting at (\S+:\d+)", line):
+            return found[1]
+        said.append(line.strip())
+    raise MachineError(
+        f"the other process did not start: {' '.join(filter(None, said))}",
+        hint="start it by hand to see more: edgellm cluster join MODEL",
+    )
 
 
 def token_seconds(llm: LLM, tokens: int) -> float:
@@ -108,12 +116,11 @@ def main() -> None:
     parser.add_argument("--memory", default="500MB", help="of each process")
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--port", type=int, default=47119)
     parser.add_argument("--split", default="windows", choices=("windows", "rows"))
     asked = parser.parse_args()
     settings = {"threads": 1, "context": len(PROMPT) + asked.tokens + 1, "speculate": "off"}
     with (
-        other_process(asked.model, asked.memory, asked.port) as (hosts, pid),
+        other_process(asked.model, asked.memory) as (hosts, pid),
         load(asked.model, memory=asked.memory, **settings) as one,
         load(
             asked.model, memory=asked.memory, machines=hosts, split=asked.split, **settings
