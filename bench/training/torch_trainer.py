@@ -63,11 +63,12 @@ class TorchTrainer:
     @staticmethod
     def warm_up(task: Task) -> None:
         """Import the libraries, and have torch compute and differentiate something small."""
-        import peft  # noqa: F401
         import torch
 
         import edgellm.bench.backends.transformers  # noqa: F401
 
+        if task.technique.method != "full":
+            import peft  # noqa: F401
         place = _place(task)
         if task.threads and place == "cpu":
             torch.set_num_threads(task.threads)
