@@ -86,11 +86,11 @@ class PieceVocabulary(TokenTable):
             replacements=((SPACE, " "),), byte_fallback=True, strip=" ", strip_count=int(adds_space)
         )
         self.begin: list[int] = []
-        self._end: list[int] = []
+        self.end: list[int] = []
         if settings.flag("add_bos_token", True):
             self.begin = self._role("bos_token")
         if settings.flag("add_eos_token", False):
-            self._end = self._role("eos_token")
+            self.end = self._role("eos_token")
 
     @classmethod
     def from_file(cls, path: Path, settings: Settings, rows: int | None) -> PieceVocabulary:
@@ -115,7 +115,7 @@ class PieceVocabulary(TokenTable):
             )
         return cls(model, settings, rows)
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``."""
         ids: list[int] = []
         for part in self._parts(text, self._find):
@@ -123,13 +123,9 @@ class PieceVocabulary(TokenTable):
                 ids.append(self._ids[part])
             else:
                 ids += self._encode_plain(part.text, first=part.first)
-        if add_special_tokens:
-            return [*self.begin, *ids, *self._end]
         return ids
 
-    def encode_marked(
-        self, text: str, mark: str, control: frozenset[int], *, add_special_tokens: bool
-    ) -> list[int]:
+    def encode_marked(self, text: str, mark: str, control: frozenset[int]) -> list[int]:
         """Return the ids of ``text``, where control tokens are such behind ``mark`` alone."""
         tokens = [
             token._replace(content=mark + text) if self._ids[text] in control else token
@@ -141,8 +137,6 @@ class PieceVocabulary(TokenTable):
                 ids.append(self._ids[part.removeprefix(mark)])
             else:
                 ids += self._as_text(part, control)
-        if add_special_tokens:
-            return [*self.begin, *ids, *self._end]
         return ids
 
     def _as_text(self, part: _Between, control: frozenset[int]) -> list[int]:

@@ -36,6 +36,7 @@ class TokenTable(ABC):
     """
 
     begin: list[int]
+    end: list[int]
     named: dict[str, str | None]
     special_ids: frozenset[int]
     split_token_ids: frozenset[int]
@@ -47,20 +48,17 @@ class TokenTable(ABC):
         self._ids = {token: token_id for token_id, token in tokens.items()}
 
     @abstractmethod
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the ids of ``text``."""
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``, without the tokens that begin and end every text."""
 
     @abstractmethod
-    def encode_marked(
-        self, text: str, mark: str, control: frozenset[int], *, add_special_tokens: bool
-    ) -> list[int]:
+    def encode_marked(self, text: str, mark: str, control: frozenset[int]) -> list[int]:
         """Return the ids of ``text``, where control tokens are such behind a mark alone.
 
         Args:
             text: any; what spells a control token without a mark before it is text.
             mark: a character that stands before those that are meant.
             control: ids of the tokens that need it.
-            add_special_tokens: as ``encode`` has it.
 
         Raises:
             TokenizerError: the vocabulary makes a control token of the text all the same.

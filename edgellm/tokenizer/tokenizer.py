@@ -150,7 +150,7 @@ class Tokenizer:
         """
         _require_unicode(text)
         truth("add_special_tokens", add_special_tokens)
-        return self._vocabulary.encode(text, add_special_tokens=add_special_tokens)
+        return self._framed(self._vocabulary.encode(text), whole=add_special_tokens)
 
     def encode_marked(self, text: str, mark: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of ``text``, where control tokens are such behind a mark alone.
@@ -174,9 +174,8 @@ class Tokenizer:
             )
         truth("add_special_tokens", add_special_tokens)
         control = self.special_ids | self.turn_end_ids
-        return self._vocabulary.encode_marked(
-            text, mark, control, add_special_tokens=add_special_tokens
-        )
+        ids = self._vocabulary.encode_marked(text, mark, control)
+        return self._framed(ids, whole=add_special_tokens)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt: those of ``encode``, but never with two BOS tokens.
@@ -352,6 +351,12 @@ class Tokenizer:
                 stacklevel=2,
             )
         return ends | others
+
+    def _framed(self, ids: list[int], *, whole: bool) -> list[int]:
+        """Return the ids of a text, with what the tokenizer puts around a whole one."""
+        if whole:
+            return [*self._vocabulary.begin, *ids, *self._vocabulary.end]
+        return ids
 
     def _turn_ends(self, templates: str) -> frozenset[int]:
         known = {text: self._vocabulary.id_of(text) for text in END_TEXTS}

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.bounded import read_bounded
@@ -39,6 +38,20 @@ END_OF_TEXT = dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftex
 """Roles that the classes of transformers for vocab.json give where a folder names none."""
 
 DAMAGED = "tokenizer.json is damaged"
+
+
+class _Marked(NamedTuple):
+    """The library's tokenizer for texts in which control tokens are marked.
+
+    Attributes:
+        of: the mark and the control tokens.
+        tokenizer: the library's.
+        originals: ids of added tokens by those that they have there.
+    """
+
+    of: tuple[str, frozenset[int]]
+    tokenizer: Any
+    originals: Mapping[int, int]
 
 
 class JsonVocabulary(TokenTable):
@@ -88,7 +101,7 @@ class JsonVocabulary(TokenTable):
             with library_errors(DAMAGED):
                 literal = _literal_ids(added, ids, document)
             self.decoding = replace(self.decoding, literal=literal)
-        self.begin, self._end = read_frame(document.get("post_processor"), self._ids)
+        self.begin, self.end = read_frame(document.get("post_processor"), self._ids)
         special = special.union(token.content for token in own.values() if token.special)
         self.special_ids: frozenset[int] = frozenset(
             self._ids[text] for text in special if text in self._ids
@@ -98,6 +111,7 @@ class JsonVocabulary(TokenTable):
         )
         self.named: dict[str, str | None] = dict(settings.named)
         self.size: int = max(self._tokens) + 1
+        self._marked: _Marked | None = None
 
     @classmethod
     def from_file(cls, path: Path, settings: Settings, rows: int | None) -> JsonVocabulary:
@@ -113,30 +127,25 @@ class JsonVocabulary(TokenTable):
         settings = replace(settings, named=roles | dict(settings.named))
         return cls(read_merges(folder, settings), settings, rows)
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``."""
         with library_errors("the tokenizer fails"):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if add_special_tokens:
-            return [*self.begin, *ids, *self._end]
         return ids
 
-    def encode_marked(
-        self, text: str, mark: str, control: frozenset[int], *, add_special_tokens: bool
-    ) -> list[int]:
+    def encode_marked(self, text: str, mark: str, control: frozenset[int]) -> list[int]:
         """Return the ids of ``text``, where control tokens are such behind ``mark`` alone."""
-        tokenizer, originals = self._marked(mark, control)
+        marked = self._marked
+        if marked is None or marked.of != (mark, control):
+            self._marked = marked = self._with_marks(mark, control)
+        originals = marked.originals
         with library_errors("the tokenizer fails"):
-            found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+            found: list[int] = marked.tokenizer.encode(text, add_special_tokens=False).ids
         self.refuse_control(text, [own for own in found if own not in originals], control)
-        ids = [originals.get(token_id, token_id) for token_id in found]
-        if add_special_tokens:
-            return [*self.begin, *ids, *self._end]
-        return ids
+        return [originals.get(token_id, token_id) for token_id in found]
 
-    @lru_cache(maxsize=1)  # noqa: B019 - a vocabulary lives as long as the program
-    def _marked(self, mark: str, control: frozenset[int]) -> tuple[Any, Mapping[int, int]]:
-        """Return the library's tokenizer with marked control tokens, and their ids by its own."""
+    def _with_marks(self, mark: str, control: frozenset[int]) -> _Marked:
+        """Return the library's tokenizer with marked control tokens."""
         import tokenizers
 
         with library_errors(DAMAGED):
@@ -154,7 +163,7 @@ class JsonVocabulary(TokenTable):
                 own = marked.token_to_id(content)
                 assert own is not None, "it was added"
                 originals[own] = token_id
-        return marked, originals
+        return _Marked((mark, control), marked, originals)
 
     def _check_ids(self, added: Mapping[int, AddedToken], *, is_normalized: bool) -> None:
         """Refuse added tokens to which the library, which counts them through, gave other ids."""
