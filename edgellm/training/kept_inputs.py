@@ -78,6 +78,7 @@ class InputFile:
         self._folder = place.folder
         self._under_way: list[Future[None]] = []
         try:
+            # it is open as long as the run is
             self._file = tempfile.TemporaryFile(dir=place.folder, buffering=0)  # noqa: SIM115
             try:
                 _reserve(self._file.fileno(), place.nbytes)
