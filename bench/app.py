@@ -8,7 +8,7 @@ from typing import ClassVar
 import typer
 
 from edgellm.bench.command_group import DEFAULT, ModelGroup
-from edgellm.cli.command_group import EXAMPLE, HELP_OPTIONS, CommandEntry
+from edgellm.cli.command_group import CommandEntry, group_app
 
 
 class BenchGroup(ModelGroup):
@@ -62,15 +62,8 @@ class BenchGroup(ModelGroup):
     }
 
 
-app: typer.Typer = typer.Typer(
-    cls=BenchGroup,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": HELP_OPTIONS},
+app: typer.Typer = group_app(
+    BenchGroup,
+    "Benchmark this machine and models on it.",
+    example="edgellm bench stories --threads 1,2 --output report.html",
 )
-
-
-@app.callback(epilog=EXAMPLE + "edgellm bench stories --threads 1,2 --output report.html")
-def bench() -> None:
-    """Benchmark this machine and models on it."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import typer
 
 from edgellm.bench.command_group import DEFAULT, ModelGroup
-from edgellm.cli.command_group import EXAMPLE, HELP_OPTIONS, CommandEntry
+from edgellm.cli.command_group import CommandEntry, group_app
 
 
 class EvalGroup(ModelGroup):
@@ -24,15 +24,8 @@ class EvalGroup(ModelGroup):
     }
 
 
-app: typer.Typer = typer.Typer(
-    cls=EvalGroup,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": HELP_OPTIONS},
+app: typer.Typer = group_app(
+    EvalGroup,
+    "Ask models the same questions, and say how sure a difference is.",
+    example="edgellm eval ./llama-1b ./llama-1b-4bit --task tickets.jsonl",
 )
-
-
-@app.callback(epilog=EXAMPLE + "edgellm eval ./llama-1b ./llama-1b-4bit --task tickets.jsonl")
-def evaluate() -> None:
-    """Ask models the same questions, and say how sure a difference is."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import typer
 
-from edgellm.cli.command_group import EXAMPLE, HELP_OPTIONS, CommandEntry, CommandGroup
+from edgellm.cli.command_group import CommandEntry, CommandGroup, group_app
 
 
 class AdapterGroup(CommandGroup):
@@ -36,15 +36,8 @@ class AdapterGroup(CommandGroup):
     }
 
 
-app: typer.Typer = typer.Typer(
-    cls=AdapterGroup,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": HELP_OPTIONS},
+app: typer.Typer = group_app(
+    AdapterGroup,
+    "Look at adapters, take them out of tuned models, add them, and write them in other forms.",
+    example="edgellm adapter info ./tuning",
 )
-
-
-@app.callback(epilog=EXAMPLE + "edgellm adapter info ./tuning")
-def adapter() -> None:
-    """Look at adapters, take them out of tuned models, add them, and write them in other forms."""

@@ -54,7 +54,7 @@ class EdgellmGroup(CommandGroup):
         ),
         "cluster": CommandEntry(
             "Let several machines compute a model together.",
-            target="edgellm.cli.cluster_commands.cluster:app",
+            target="edgellm.cli.cluster_app:app",
         ),
         "list": CommandEntry(
             "List the models on this machine.",

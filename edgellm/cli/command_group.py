@@ -19,6 +19,13 @@ from edgellm.errors import ConfigError
 
 HELP_OPTIONS = ("--help", "-h")
 
+PLAIN: Mapping[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+"""Settings of every typer app but the topmost, which has options for shells."""
+
 # \b keeps the lines of a paragraph of help as they are.
 EXAMPLE = "\b\nExample:\n  "
 
@@ -87,9 +94,7 @@ class CommandGroup(TyperGroup):
         if isinstance(target, typer.Typer):
             return get_command(target)
         STOP.command_begins()
-        app = typer.Typer(
-            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-        )
+        app = typer.Typer(**PLAIN)
         epilog = None
         if entry.example:
             epilog = EXAMPLE + entry.example
@@ -118,3 +123,25 @@ class CommandGroup(TyperGroup):
             formatter.write_dl(
                 [(name, self.table[name].summary) for name in self.list_commands(ctx)]
             )
+
+
+def group_app(group: type[CommandGroup], help_text: str, *, example: str) -> typer.Typer:
+    """Return the typer app of a group of commands.
+
+    Args:
+        group: has their table.
+        help_text: begins the group's help.
+        example: a command line that ends it.
+    """
+    return typer.Typer(
+        **PLAIN,
+        cls=group,
+        callback=_nothing,
+        help=help_text,
+        epilog=EXAMPLE + example,
+        context_settings={"help_option_names": HELP_OPTIONS},
+    )
+
+
+def _nothing() -> None:
+    """Do what a group by itself does; typer takes an app for a group if it has a function."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import typer
 
-from edgellm.cli.command_group import EXAMPLE, HELP_OPTIONS, CommandEntry, CommandGroup
+from edgellm.cli.command_group import CommandEntry, CommandGroup, group_app
 
 
 class ClusterGroup(CommandGroup):
@@ -29,15 +29,8 @@ class ClusterGroup(CommandGroup):
     }
 
 
-app: typer.Typer = typer.Typer(
-    cls=ClusterGroup,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": HELP_OPTIONS},
+app: typer.Typer = group_app(
+    ClusterGroup,
+    "Let several machines compute a model together.",
+    example="edgellm chat ./llama-7b --machines hosts.json",
 )
-
-
-@app.callback(epilog=EXAMPLE + "edgellm chat ./llama-7b --machines hosts.json")
-def cluster() -> None:
-    """Let several machines compute a model together."""
