@@ -1,4 +1,4 @@
-"""An adapter's folder that is made: whole, or not there."""
+"""An adapter's folder that is made, whole or not there; its files in a folder that is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from edgellm.adapters.forms import as_mlx_lm, as_peft
+from edgellm.adapters.forms import AdapterContent, ConfigFacts, in_form
 from edgellm.adapters.stored import AdapterForm, Change
 from edgellm.checkpoint.folder import ADAPTER_CONFIG
 from edgellm.checkpoint.safetensors_file import write_tensors
@@ -65,21 +66,30 @@ def write_folder(
 
     Raises:
         UnsupportedModelError: the form has no place for a change.
+        FormatError: a value is infinite or not a number.
         ConversionError: the disk is full or refuses; what was there is still there.
     """
-    if form == "peft":
-        tensors, config = as_peft(changes, base)
-    else:
-        tensors, config = as_mlx_lm(changes, base, layers)
-    nbytes = sum(tensor.nbytes for tensor in tensors)
-    require_space(path, nbytes)
+    content = in_form(form, changes, ConfigFacts(base=base, layers=layers))
+    require_space(path, content.nbytes)
+    _put_in_place(path, partial(write_files, content=content))
+    return content.nbytes
 
-    def fill(folder: Path) -> None:
-        write_file(folder / ADAPTER_CONFIG, [f"{json.dumps(config, indent=2)}\n".encode()])
-        write_tensors(folder / FILES[form], tensors, metadata={"format": "pt"})
 
-    _put_in_place(path, fill)
-    return nbytes
+def write_files(folder: Path, content: AdapterContent) -> None:
+    """Write an adapter's files to a folder that is there, each whole or not at all.
+
+    Those of another form that are there go.
+
+    Raises:
+        FormatError: a value is infinite or not a number.
+        ConversionError: the disk is full or refuses.
+    """
+    text = json.dumps(content.config, indent=2)
+    write_file(folder / ADAPTER_CONFIG, [f"{text}\n".encode()])
+    write_tensors(folder / FILES[content.form], content.tensors, metadata={"format": "pt"})
+    for form, name in FILES.items():
+        if form != content.form:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _require_free(path: Path, *, force: bool) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
+from edgellm.adapters.forms import alpha_of, usual
 from edgellm.adapters.stored import finite
 from edgellm.adapters.unmerged import UnmergedAdapter, open_unmerged
 from edgellm.checkpoint.checkpoint import Checkpoint
@@ -20,8 +18,6 @@ from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import ConfigError
 from edgellm.files.strict_json import read_json
 from edgellm.training.low_rank import MODULES, Change, LoraSettings, matrix_name, short_names
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +102,9 @@ def _settings_of(opened: UnmergedAdapter, asked: LoraSettings) -> LoraSettings:
     names = {path.removeprefix(LAYER_PREFIX): change for path, change in opened.changes.items()}
     ranks = {name: change.down.shape[0] for name, change in names.items()}
     alphas = {
-        name: _plain(change.scale * (math.sqrt(ranks[name]) if rslora else ranks[name]))
-        for name, change in names.items()
+        name: alpha_of(change.scale, ranks[name], rslora=rslora) for name, change in names.items()
     }
-    rank, alpha = _usual(ranks.values()), _usual(alphas.values())
+    rank, alpha = usual(ranks.values()), usual(alphas.values())
     inner = {name.partition(".")[2] for name in names}
     targets = tuple(target for target in MODULES.values() if target in inner)
     first = min(int(name.partition(".")[0]) for name in names)
@@ -162,16 +157,6 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value)
-
-
-def _usual(items: Iterable[Item]) -> Item:
-    return Counter(items).most_common(1)[0][0]
-
-
-def _plain(value: float) -> float:
-    """Return a number as people write it, where only rounding stands between."""
-    nearest = round(value)
-    return float(nearest) if math.isclose(value, nearest, rel_tol=1e-12) else value
 
 
 def _array(values: Floats, path: str) -> mx.array:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgellm.adapters.stored import AdapterForm
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.training.adapter_folder import AdapterFormat, write_adapter
+from edgellm.training.adapter_folder import write_adapter
 from edgellm.training.learners.dropout import Dropout
 from edgellm.training.low_rank import Change, LoraSettings, initial_changes
 from edgellm.training.start_adapter import StartAdapter
@@ -37,7 +38,7 @@ class AdaptedModel:
         micro_tokens: int,
         seed: int,
         base: str = "",
-        form: AdapterFormat = "peft",
+        form: AdapterForm = "peft",
         start: StartAdapter | None = None,
     ) -> None:
         self._opened, self._model = opened, opened.model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgellm.adapters.stored import AdapterForm
 from edgellm.settings import LoadSettings
-from edgellm.training.adapter_folder import AdapterFormat
 from edgellm.training.data.conversations import Template
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.start_adapter import Start
@@ -41,7 +41,7 @@ class TrainRequest:
     template: Template | None = None
     max_tokens: int = 1024
     resume: bool = False
-    form: AdapterFormat = "peft"
+    form: AdapterForm = "peft"
     dtype: str | None = None
     start: Start | None = None
     answers: int = 0

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from edgellm.checkpoint.safetensors_file import read_header, write_tensors
+from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
+from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.strict_json import parse_json
-from edgellm.training.adapter_folder import float_tensor
 from edgellm.training.low_rank import Change
 
 FILE = "training.safetensors"
@@ -63,7 +64,7 @@ class SavedState:
         for part in PARTS:
             for layer, change in enumerate(getattr(self, part)):
                 for name, array in change.items():
-                    tensors.append(float_tensor(f"{part}.{layer}.{name}", array))
+                    tensors.append(_tensor(f"{part}.{layer}.{name}", array))
         metadata = {
             "schema": SCHEMA,
             "step": str(self.step),
@@ -180,6 +181,15 @@ def _damaged(path: Path) -> FormatError:
         f"{path} is damaged, and the run cannot go on from it",
         hint="begin anew in another folder; --start-from begins with an adapter that was saved",
     )
+
+
+def _tensor(name: str, array: mx.array) -> TensorData:
+    return TensorData(name, "F32", tuple(array.shape), _floats(array))
+
+
+def _floats(array: mx.array) -> Iterator[Floats]:
+    """Yield an array's numbers in NumPy, once its turn comes."""
+    yield np.ascontiguousarray(np.array(array.astype(mx.float32), copy=False))
 
 
 def _otherness(name: str, saved: object, value: object) -> str:
