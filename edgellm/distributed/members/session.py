@@ -59,21 +59,21 @@ class Session:
         self._data: Link | None = None
         self._has_data = threading.Event()
         self._attaching = threading.Lock()
-        self._closed = False
+        # the first machine is gone, or this has ended
+        self._is_over = False
         self._part: Part | RowPart | None = None
         # of rows: what came with the stages before, and whose tokens it is
         self._hidden: Rows = np.empty((0, 0), np.float32)
         self._row_spans: Sequence[Span] = ()
         self._caches: dict[int, list[Cache]] = {}
         self._stopped = 0
-        self._lost = False
         self._ended = False
         self._pulse = Pulse(control, self._lose, self._obey)
 
     def attach(self, data: Link) -> None:
         """Give it the connection of its work, which is closed with it, or at once if it is over."""
         with self._attaching:
-            if self._closed:
+            if self._is_over:
                 data.close()
             else:
                 self._data = data
@@ -144,7 +144,6 @@ class Session:
             "plan": part.plan.as_dict(),
             "kv_budget": part.plan.kv_budget,
             "arithmetic": arithmetic_facts(self._checkpoint, settings),
-            "exact_rows": part.layers.max_exact_rows,
             "takes_trees": part.layers.takes_trees,
         }
 
@@ -159,7 +158,7 @@ class Session:
                 unpacked(head["states"], body),
                 spans,
                 window,
-                lambda: self._stopped != number and not self._lost,
+                lambda: self._stopped != number and not self._is_over,
             )
             shapes, parts = packed(states)
         return {"states": shapes}, parts
@@ -233,10 +232,11 @@ class Session:
         self._ended = bool(message.get("end", False))
 
     def _lose(self, reason: str) -> None:
-        self._lost = True
+        with self._attaching:
+            self._is_over = True
+            if self._data is not None:
+                self._data.fail(reason)
         self._has_data.set()
-        if self._data is not None:
-            self._data.fail(reason)
 
     def _free(self) -> None:
         self._caches.clear()
@@ -246,7 +246,7 @@ class Session:
 
     def _close(self) -> None:
         with self._attaching:
-            self._closed = True
+            self._is_over = True
         self._pulse.close()
         if self._data is not None:
             self._data.close()

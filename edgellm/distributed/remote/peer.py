@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
@@ -34,7 +34,7 @@ class Peer:
 
     Attributes:
         machine: as above.
-        facts: what it says of itself.
+        facts: what it said of itself when it was called first.
         is_lost: whether it is gone; ``join_again`` brings it back.
         generation: how many times it has come back, each time without caches.
 
@@ -52,7 +52,7 @@ class Peer:
         self._asked = 0
         self._to_stop = 0
         self._closed = False
-        self._connect()
+        self.facts: Mapping[str, Any] = self._connect()
 
     def join_again(self, opening: Mapping[str, Any]) -> Mapping[str, Any]:
         """Connect to a machine that was lost, and return what it answers to ``opening``.
@@ -62,10 +62,9 @@ class Peer:
             EdgeLLMError: what it answered.
         """
         self._disconnect()
-        known = self.facts
         self._notes.clear()
-        self._connect()
-        if any(self.facts[key] != known[key] for key in ("versions", "files")):
+        facts = self._connect()
+        if any(facts[key] != self.facts[key] for key in ("versions", "files")):
             self._disconnect()
             raise MachineError(
                 f"machine {self.machine.name} has come back with other files or versions",
@@ -80,16 +79,17 @@ class Peer:
             raise
         return answer
 
-    def _connect(self) -> None:
+    def _connect(self) -> Mapping[str, Any]:
+        """Connect to the machine, and return what it says of itself. Raises MachineError."""
         control = call(self.machine, self._secret)
         try:
             control.set_timeout(PATIENCE_SECONDS)
             control.send({"for": "control"})
-            self.facts, _ = control.receive()
-            raise_error(self.facts, self.machine.name)
+            facts, _ = control.receive()
+            raise_error(facts, self.machine.name)
             self._data = call(self.machine, self._secret)
             try:
-                self._data.send({"for": "data", "session": self.facts["session"]})
+                self._data.send({"for": "data", "session": facts["session"]})
             except BaseException:
                 self._data.close()
                 raise
@@ -103,6 +103,7 @@ class Peer:
             target=self._exchange, name=f"edgellm-peer-{self.machine.name}", daemon=True
         )
         self._thread.start()
+        return facts
 
     def note(self, *change: Any) -> None:
         """Tell the machine of a change of its caches, before the next request; from any thread."""
@@ -182,8 +183,10 @@ class Peer:
         with suppress(MachineError):
             self._pulse.send({"end": True})
         self._pulse.close()
-        self._data.close()
+        # the thread may still wait for its file's number, which close gives to the next one
+        self._data.fail("the connection was closed here")
         self._thread.join()
+        self._data.close()
 
     def _exchange(self) -> None:
         while (asked := self._requests.get()) is not None:
@@ -201,6 +204,29 @@ class Peer:
                 self._replies.put((number, self._data.receive(stop_if_asked)))
             except EdgeLLMError as error:
                 self._replies.put((number, error))
+
+
+@contextmanager
+def asking_all(
+    peers: Sequence[Peer], heads: Sequence[Mapping[str, Any]], body: Sequence[memoryview] = ()
+) -> Iterator[Callable[[], list[Reply]]]:
+    """Ask several machines at once, and yield what waits for all their answers and returns them.
+
+    Args:
+        peers: the machines.
+        heads: what each of them is asked.
+        body: the same for all.
+
+    Raises:
+        MachineError: one is gone.
+        EdgeLLMError: what one answered.
+    """
+    with ExitStack() as asked:
+        answers = [
+            asked.enter_context(peer.asking(head, body))
+            for peer, head in zip(peers, heads, strict=True)
+        ]
+        yield lambda: [answer(always) for answer in answers]
 
 
 def call(machine: Machine, secret: bytes) -> Link:

@@ -50,13 +50,12 @@ class RemoteCache:
         self._make()
 
     def _make(self) -> None:
-        self._begin()
-        context = self._context
-        self.peer.note("make", self.number, self._capacity, self._allocated, context)
-
-    def _begin(self) -> None:
-        self.number: int = next(_numbers)
+        self._take_number()
         self._generation = self.peer.generation
+        self.peer.note("make", self.number, self._capacity, self._allocated, self._context)
+
+    def _take_number(self) -> None:
+        self.number: int = next(_numbers)
         finalize(self, self.peer.note, "drop", self.number)
 
     @property
@@ -150,10 +149,11 @@ class RemoteCache:
     def copy_prefix_of(self, offset: int, tokens: int) -> RemoteCache:
         """Return what ``copy_prefix`` does, where it is known that they can trim."""
         twin = copy(self)
-        twin._begin()
+        twin._take_number()
         twin.offset = min(offset, self.offset)
         twin._allocated = max(twin.offset, min(self._capacity, tokens))
-        self.peer.note("copy", self.number, twin.number, twin.offset, tokens)
+        if not self.is_gone:  # else the copy is gone, too
+            self.peer.note("copy", self.number, twin.number, twin.offset, tokens)
         return twin
 
     def resize(self, tokens: int) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import mlx.core as mx
 
+from edgellm.distributed.links.link import ASK_SECONDS
 from edgellm.distributed.parts.wire import packed, unpacked
 from edgellm.distributed.remote.peer import Peer
-from edgellm.errors import EdgeLLMError
 from edgellm.models.layers import KeepGoing, Span, StateSpans
 
 PIECE_TOKENS = 128
@@ -22,8 +22,6 @@ PIECE_TOKENS = 128
 
 A prompt computes about a tenth longer in these than in chunks of 512.
 """
-
-ASK_SECONDS = 0.05
 
 Requests = Sequence[Mapping[str, Any]]
 """Of one machine, the request for each part, but for its hidden states."""
@@ -81,7 +79,7 @@ def through_stages(
         EdgeLLMError: of a machine, the first one.
     """
     stopped = threading.Event()
-    failures: list[EdgeLLMError] = []
+    failures: list[Exception] = []
     lanes: list[queue.SimpleQueue[_Item]] = [queue.SimpleQueue() for _ in range(len(peers) + 1)]
     threads = [
         threading.Thread(
@@ -129,7 +127,7 @@ def _stage(
     requests: Requests,
     lanes: tuple[queue.SimpleQueue[_Item], queue.SimpleQueue[_Item]],
     stopped: threading.Event,
-    failures: list[EdgeLLMError],
+    failures: list[Exception],
 ) -> None:
     """Send each part to a machine, and what comes back on to the next one; None ends it."""
     before, after = lanes
@@ -142,7 +140,7 @@ def _stage(
             answer, results = peer.request(
                 {**request, "states": shapes}, body, keep_going=lambda: not stopped.is_set()
             )
-        except EdgeLLMError as error:
+        except Exception as error:  # whatever it is, nobody waits for this part any more
             failures.append(error)
             stopped.set()
             break

@@ -38,6 +38,18 @@ def test_a_connection_that_comes_late_is_closed(tiny_folder):
             other_data.receive()
 
 
+def test_a_connection_that_comes_after_the_first_machine_went_is_closed(tiny_folder):
+    with connection() as (control, other_control), connection() as (data, other_data):
+        session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())
+        other_control.close()
+        assert session._has_data.wait(20)  # what else it waits for is that nothing comes
+        session.attach(data)
+        with pytest.raises(MachineError, match="is gone"):
+            other_data.receive()
+        with pytest.raises(MachineError, match="went before it asked"):
+            session.serve(patience=20)
+
+
 def test_a_first_machine_that_never_asks_is_not_waited_for(tiny_folder):
     with connection() as (control, _):
         session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())

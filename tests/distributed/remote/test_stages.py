@@ -62,17 +62,18 @@ def test_all_machines_compute_at_once():
     ended(before)
 
 
+@pytest.mark.parametrize("error", [MachineError, KeyError])
 @pytest.mark.parametrize("machine", [0, 1])
 @pytest.mark.parametrize("part", [0, 2, 3])
-def test_an_error_of_a_machine_ends_the_pass(machine, part):
+def test_an_error_of_a_machine_ends_the_pass(machine, part, error):
     before = threading.active_count()
 
     def fail():
-        raise MachineError("it is gone")
+        raise error("it is gone")
 
     machines = [Machine(), Machine()]
     machines[machine] = Machine(part, fail)
-    with pytest.raises(MachineError, match="it is gone"):
+    with pytest.raises(error, match="it is gone"):
         through_stages(parts(), [(one, requests()) for one in machines], always)
     ended(before)
 
