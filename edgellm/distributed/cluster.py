@@ -19,7 +19,7 @@ from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
 from edgellm.distributed.parts.rows import checkpoint_rows, open_rows, share_rows
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.peer import Reply, asking_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.memory_plan.plan import Plan
@@ -39,14 +39,12 @@ class Opened:
     Attributes:
         model: the model; closing it lets the other machines go.
         plan: of all machines together.
-        local_plan: of this machine's part.
         caches: makes the caches of a sequence.
         reader: reads this machine's layers.
     """
 
     model: Model
     plan: Plan
-    local_plan: Plan
     caches: ClusterCaches
     reader: Reader
 
@@ -77,21 +75,41 @@ def open_cluster(
         if settings.split == "rows":
             opened = _open_rows(gathered, make_reader, progress, on_failure)
         else:
-            cut = cut or choose_cut(gathered)
+            cut = cut or choose_cut(gathered).cut
             opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
         on_failure.pop_all()
     return opened
 
 
-def choose_cut(gathered: Gathered) -> Cut:
-    """Return which machine has which layers; disks are measured only where one has to read."""
+@dataclass(frozen=True, slots=True)
+class ChosenCut:
+    """Which machine has which layers, and by what that was chosen.
+
+    Attributes:
+        cut: the layers.
+        plans: of each machine, how they would lie in its memory.
+        disks: bytes per second of each machine's disk; None where no machine has to read.
+    """
+
+    cut: Cut
+    plans: Sequence[Plan]
+    disks: Sequence[float] | None
+
+
+def choose_cut(gathered: Gathered) -> ChosenCut:
+    """Choose which machine has which layers; disks are measured only where one has to read."""
     plan_of, count = part_planner(gathered), len(gathered.checkpoint.layers)
     machines = len(gathered.budgets)
-    counts = choose_counts(count, machines, plan_of, None)
-    if all(plan_of(machine, layers).resident for machine, layers in enumerate(counts)):
-        return cut_layers(counts, in_turns=False)
-    counts = choose_counts(count, machines, plan_of, disk_rates(gathered))
-    return cut_layers(counts, in_turns=True)
+
+    def chosen(disks: Sequence[float] | None) -> ChosenCut:
+        counts = choose_counts(count, machines, plan_of, disks)
+        plans = [plan_of(machine, layers) for machine, layers in enumerate(counts)]
+        return ChosenCut(cut_layers(counts, in_turns=disks is not None), plans, disks)
+
+    in_memory = chosen(None)
+    if all(plan.resident for plan in in_memory.plans):
+        return in_memory
+    return chosen(disk_rates(gathered))
 
 
 def _open_parts(
@@ -105,16 +123,17 @@ def _open_parts(
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     own_part = checkpoint.with_layers(cut.layers[0])
     local_plan = plan_for(own_part, settings)
-    arithmetic = arithmetic_facts(checkpoint, settings)
     openings = [
         {"ask": "open", "layers": list(layers), "settings": shared_settings(settings)}
         for layers in cut.layers[1:]
     ]
-    answers = _answers(peers, openings, arithmetic)
-    reader = make_reader(own_part, local_plan)
-    on_failure.callback(reader.close)
-    with borrowed_stream():
-        model = load_model(own_part, local_plan, reader, settings, progress=progress)
+    with asking_all(peers, openings) as replies:  # they load while this machine does
+        reader = make_reader(own_part, local_plan)
+        on_failure.callback(reader.close)
+        with borrowed_stream():
+            model = load_model(own_part, local_plan, reader, settings, progress=progress)
+        on_failure.callback(model.close)
+        answers = _answers(gathered, replies())
     local = model.layers
     model.config = checkpoint.config
     model.whole_pass = None  # it knows this machine's layers alone
@@ -135,7 +154,7 @@ def _open_parts(
         ],
     )
     plan = joined_plan(cut.layers, _plans(local_plan, answers), local_plan)
-    return Opened(model, plan, local_plan, caches, reader)
+    return Opened(model, plan, caches, reader)
 
 
 def _open_rows(
@@ -151,8 +170,7 @@ def _open_rows(
         {"ask": "open", "rows": share.as_dict(), "settings": shared_settings(settings)}
         for share in shares[1:]
     ]
-    answers = _answers(peers, openings, arithmetic_facts(checkpoint, settings))
-    with borrowed_stream():
+    with asking_all(peers, openings) as replies, borrowed_stream():
         part = open_rows(
             checkpoint,
             shares[0],
@@ -165,6 +183,8 @@ def _open_rows(
         # embedding, norm and output matrix: the layers are there already
         outer = replace(checkpoint, layers=())
         model = load_model(outer, replace(part.plan, pinned=()), part.reader, settings)
+        on_failure.callback(model.close)
+        answers = _answers(gathered, replies())
     model.layers = GatheredLayers(part, peers, openings)
     caches = ClusterCaches(
         part.caches,
@@ -175,18 +195,15 @@ def _open_rows(
     )
     plans = _plans(part.plan, answers)
     plan = joined_plan([range(len(checkpoint.layers))] * len(plans), plans, part.plan)
-    return Opened(model, plan, part.plan, caches, part.reader)
+    return Opened(model, plan, caches, part.reader)
 
 
-def _answers(
-    peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]], arithmetic: dict[str, str]
-) -> list[Mapping[str, Any]]:
-    """Let the other machines load their parts, and return what they say of them."""
-    answers = []
-    for peer, opening in zip(peers, openings, strict=True):
-        answer, _ = peer.request(opening)
-        require_same_arithmetic(peer.machine, arithmetic, answer["arithmetic"])
-        answers.append(answer)
+def _answers(gathered: Gathered, replies: Sequence[Reply]) -> list[Mapping[str, Any]]:
+    """Return what the other machines say of their parts. Raises ConfigError."""
+    own = arithmetic_facts(gathered.checkpoint, gathered.settings)
+    answers = [answer for answer, _ in replies]
+    for peer, answer in zip(gathered.peers, answers, strict=True):
+        require_same_arithmetic(peer.machine, own, answer["arithmetic"])
     return answers
 
 

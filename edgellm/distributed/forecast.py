@@ -6,12 +6,12 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.cluster import choose_cut
-from edgellm.distributed.gathered import Gathered, disk_rates, gather, part_planner
+from edgellm.distributed.gathered import Gathered, gather
 from edgellm.distributed.parts.part import shared_settings
 from edgellm.distributed.parts.rows import plan_rows, share_rows
 from edgellm.distributed.remote.peer import Peer
@@ -117,29 +117,22 @@ def forecast_cluster(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Clust
         gathered = gather(checkpoint, settings, stack)
         if settings.split == "rows":
             return _forecast_rows(gathered)
-        cut = choose_cut(gathered)
-        plan_of = part_planner(gathered)
-        plans = [plan_of(machine, len(layers)) for machine, layers in enumerate(cut.layers)]
-        disks: Sequence[float | None] = [None] * len(plans)
-        if not all(plan.resident for plan in plans):
-            disks = disk_rates(gathered)
-        parts = _parts(gathered, cut.layers, plans, disks)
-        trips = [part.trip_seconds for part in parts]
-        link_seconds = sum(trips[window.machine] for window in cut.windows)
+        chosen = choose_cut(gathered)
+        cut = chosen.cut
+        parts = _parts(gathered, cut.layers, chosen.plans, chosen.disks)
+        link_seconds = sum(parts[window.machine].trip_seconds for window in cut.windows)
         return ClusterForecast(parts, len(cut.windows), link_seconds)
 
 
 def _forecast_rows(gathered: Gathered) -> ClusterForecast:
     """Return what each machine's rows would take, and how long a token."""
-    checkpoint, plans = gathered.checkpoint, []
-    shares = share_rows(checkpoint.config, gathered.budgets)
-    for machine, (share, budget) in enumerate(zip(shares, gathered.budgets, strict=True)):
-        own = replace(gathered.settings, memory=budget)
-        if machine:
-            own = replace(own, draft=None)
-        plans.append(plan_rows(checkpoint, share, own, layers_only=machine > 0))
+    checkpoint = gathered.checkpoint
+    plans = [
+        plan_rows(checkpoint, share, gathered.settings_of(machine), layers_only=machine > 0)
+        for machine, share in enumerate(share_rows(checkpoint.config, gathered.budgets))
+    ]
     count = len(checkpoint.layers)
-    parts = _parts(gathered, [tuple(range(count))] * len(plans), plans, [None] * len(plans))
+    parts = _parts(gathered, [tuple(range(count))] * len(plans), plans, None)
     slowest = max(part.trip_seconds for part in parts)
     return ClusterForecast(parts, 0, GATHERS * count * slowest)
 
@@ -148,7 +141,7 @@ def _parts(
     gathered: Gathered,
     layers: Sequence[tuple[int, ...]],
     plans: Sequence[Plan],
-    disks: Sequence[float | None],
+    disks: Sequence[float] | None,
 ) -> list[MachinePart]:
     """Measure arithmetic and links, and return all machines' parts."""
     weights, trips = _arithmetic_rates(gathered), [0.0]
@@ -159,7 +152,7 @@ def _parts(
     return [
         MachinePart(name, own, plan, None if plan.resident else disk, rate, trip)
         for name, own, plan, disk, rate, trip in zip(
-            names, layers, plans, disks, weights, trips, strict=True
+            names, layers, plans, disks or [None] * len(plans), weights, trips, strict=True
         )
     ]
 

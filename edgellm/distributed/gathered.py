@@ -38,6 +38,13 @@ class Gathered:
     peers: Sequence[Peer]
     budgets: Sequence[int]
 
+    def settings_of(self, machine: int) -> LoadSettings:
+        """Return the settings that a machine's part is planned with, by its number."""
+        settings = replace(self.settings, memory=self.budgets[machine])
+        if machine:
+            settings = replace(settings, draft=None)
+        return settings
+
 
 def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) -> Gathered:
     """Call all machines, and choose what they have to have alike; ``stack`` lets them go.
@@ -69,10 +76,8 @@ def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
 
     def plan_of(machine: int, layers: int) -> Plan:
         if (machine, layers) not in known:
-            own = replace(gathered.settings, memory=gathered.budgets[machine])
             part = gathered.checkpoint.with_layers(range(layers))
-            if machine:
-                own = replace(own, draft=None)
+            own = gathered.settings_of(machine)
             known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
         return known[machine, layers]
 

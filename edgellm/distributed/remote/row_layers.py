@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpy as np
 
 from edgellm.distributed.parts.rows import RowPart
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ClosedError
 from edgellm.models.cpu.block import calls_of
 from edgellm.models.cpu.row_block import RowBlock, Rows, Stage
-from edgellm.models.layers import KeepGoing, Span, StateSpans, always
+from edgellm.models.layers import KeepGoing, Span, StateSpans
 
 
 class GatheredLayers(ClusterLayers):
@@ -100,18 +99,15 @@ class _Call:
 
         def gather(stage: Stage, inputs: Rows, hidden: Rows) -> Rows:
             """Return what all machines make of the same inputs, their columns side by side."""
-            head = {"ask": "rows", "stage": stage, "layer": layer}
-            is_first = stage == "attend"
+            head: dict[str, Any] = {"ask": "rows", "stage": stage, "layer": layer}
+            heads = [{**head, **own} if stage == "attend" else head for own in self.told]
             body = [memoryview(np.ascontiguousarray(inputs)).cast("B")]
-            with ExitStack() as asked:
-                answers = [
-                    asked.enter_context(peer.asking({**head, **(own if is_first else {})}, body))
-                    for peer, own in zip(self.peers, self.told, strict=True)
-                ]
+            with asking_all(self.peers, heads, body) as answers:
                 parts = [block.run(stage, inputs, hidden, self.spans, layer)]
-                for answer in answers:
-                    _, results = answer(always)
-                    parts.append(np.frombuffer(results, np.float32).reshape(len(inputs), -1))
+                parts += [
+                    np.frombuffer(results, np.float32).reshape(len(inputs), -1)
+                    for _, results in answers()
+                ]
             return np.concatenate(parts, axis=1)
 
         hidden = gather("output", gather("attend", hidden, hidden), hidden)
