@@ -16,6 +16,7 @@ from edgellm.bench.tables.narrow_tables import doubt_lines, fitting_table, name_
 from edgellm.bench.tables.text_tables import Column, as_json
 from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.values import one_of
 from edgellm.console.terminal import note, write_line
 from edgellm.errors import ConfigError
 from edgellm.settings import parse_budget
@@ -43,6 +44,15 @@ Threads = Annotated[
         min=1,
         help="CPU threads; default: chosen for the machine.",
         rich_help_panel=headings.SPEED,
+    ),
+]
+Activations = Annotated[
+    str,
+    Option(
+        metavar="auto|int8|float",
+        help="Number type of the CPU kernels' activations.",
+        rich_help_panel=headings.SPEED,
+        autocompletion=one_of("auto|int8|float"),
     ),
 ]
 DType = Annotated[
@@ -74,6 +84,9 @@ Outputs = Annotated[
         rich_help_panel=headings.OUTPUT,
     ),
 ]
+
+NUMBERS = "N,N,..."
+"""Stands for a list of numbers in help."""
 
 USUAL_WIDTH = 80
 """Letters of a line where standard output is no terminal."""
@@ -134,12 +147,18 @@ def table_width() -> int:
 
 
 def print_records(
-    records: Sequence[Record], columns: Mapping[str, Column], *, json: bool, wide: bool = False
+    records: Sequence[Record],
+    columns: Mapping[str, Column],
+    *,
+    json: bool,
+    wide: bool = False,
+    sentences: Sequence[str] = (),
 ) -> None:
     """Write records to standard output: one JSON document, or a table if there are any.
 
-    What a person must know to read the table goes to standard error: the names of tests, doubts,
-    and columns for which there is no room. Failures have been noted as they came.
+    Sentences on what they show go below the table. What a person must know to read it goes to
+    standard error: the names of tests, doubts, and columns for which there is no room. Failures
+    have been noted as they came.
     """
     if json:
         write_line(as_json(records))
@@ -154,3 +173,5 @@ def print_records(
         notes.append(f"--wide shows also: {', '.join(left_out)}")
     for line in notes:
         note(line)
+    if sentences:
+        write_line("\n" + "\n".join(sentences))

@@ -21,7 +21,7 @@ def disk(
         Path, Argument(metavar="PATH", help="A file or a folder of files, best a model's.")
     ],
     *,
-    threads: Annotated[str, Option(metavar="N,N,...", help="Parallel reads.")] = "1,2,4,8",
+    threads: Annotated[str, Option(metavar=common.NUMBERS, help="Parallel reads.")] = "1,2,4,8",
     chunk: Annotated[str, Option(metavar="SIZE,...", help="Bytes per read.")] = "1MiB,8MiB,32MiB",
     repeats: Annotated[
         int, Option(metavar="N", min=1, help="Repetitions of each combination.")

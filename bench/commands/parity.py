@@ -13,7 +13,6 @@ from edgellm.bench import command_options as common
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.tables.text_tables import Column
-from edgellm.console.terminal import write_line
 from edgellm.files.bounded import read_given_text
 
 if TYPE_CHECKING:
@@ -66,12 +65,7 @@ def parity(
     ] = 32,
     threads: common.Threads = None,
     dtype: common.DType = None,
-    activations: Annotated[
-        str,
-        Option(
-            metavar="KIND", help="Number type of the CPU kernels' activations: auto, int8, float."
-        ),
-    ] = "auto",
+    activations: common.Activations = "auto",
     kv_bits: common.KVBits = None,
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,
@@ -101,9 +95,8 @@ def parity(
     )
     sides = sides_of(models, backends)
     records, stopped = common.collect_records(partial(compare, sides, settings), output)
-    common.print_records(records, COLUMNS, json=json, wide=wide)
-    if records and not json:
-        write_line("\n" + "\n".join(describe_texts(records)))
+    sentences = describe_texts(records) if records else ()
+    common.print_records(records, COLUMNS, json=json, wide=wide, sentences=sentences)
     return exit_code(records, stopped=stopped)
 
 

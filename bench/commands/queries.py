@@ -13,7 +13,6 @@ from edgellm.bench import command_options as common
 from edgellm.bench.queries.questions import MAX_TOKENS, THREADS, TIMEOUT
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.tables.text_tables import QUERY_COLUMNS
-from edgellm.console.terminal import write_line
 from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, Sampling
 
@@ -31,7 +30,7 @@ def queries(
         Path | None,
         Option(metavar="FILE", help="Questions of your own, one per line; default: five of ours."),
     ] = None,
-    threads: Annotated[str, Option(metavar="N,N,...", help="CPU threads.")] = ",".join(
+    threads: Annotated[str, Option(metavar=common.NUMBERS, help="CPU threads.")] = ",".join(
         map(str, THREADS)
     ),
     max_tokens: Annotated[
@@ -77,10 +76,8 @@ def queries(
         asked = read_questions(questions)
     measure = partial(measure_queries, models or [DEFAULT_MODEL], asked, settings)
     records, stopped = common.collect_records(measure, output)
-    common.print_records(records, QUERY_COLUMNS, json=json, wide=wide)
     sentences = [scaling_sentence(*item) for item in scalings(records).items()]
-    if sentences and not json:
-        write_line("\n" + "\n".join(sentences))
+    common.print_records(records, QUERY_COLUMNS, json=json, wide=wide, sentences=sentences)
     return exit_code(records, stopped=stopped)
 
 

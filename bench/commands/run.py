@@ -30,8 +30,6 @@ from edgellm.errors import ModelNotFoundError
 from edgellm.files.given_path import given_path
 from edgellm.settings import parse_budget
 
-NUMBERS = "N,N,..."
-
 
 def run(
     context: typer.Context,
@@ -58,7 +56,7 @@ def run(
         Option(
             "--prompt-tokens",
             "-p",
-            metavar=NUMBERS,
+            metavar=common.NUMBERS,
             help="Prompt lengths; 0 for none.",
             rich_help_panel=headings.TESTS,
         ),
@@ -68,7 +66,7 @@ def run(
         Option(
             "--gen-tokens",
             "-n",
-            metavar=NUMBERS,
+            metavar=common.NUMBERS,
             help="Generation lengths; 0 for none.",
             rich_help_panel=headings.TESTS,
         ),
@@ -78,7 +76,7 @@ def run(
         Option(
             "--depth",
             "-d",
-            metavar=NUMBERS,
+            metavar=common.NUMBERS,
             help="Tokens already in the context, not timed.",
             rich_help_panel=headings.TESTS,
         ),
@@ -88,7 +86,7 @@ def run(
         Option(
             "--threads",
             "-t",
-            metavar=NUMBERS,
+            metavar=common.NUMBERS,
             help="CPU threads; default: chosen for the machine.",
             rich_help_panel=headings.SPEED,
         ),
@@ -98,7 +96,7 @@ def run(
         Option(
             "--batch",
             "-b",
-            metavar=NUMBERS,
+            metavar=common.NUMBERS,
             help="Sequences side by side.",
             rich_help_panel=headings.TESTS,
         ),
@@ -106,7 +104,7 @@ def run(
     bits: Annotated[
         str,
         Option(
-            metavar=NUMBERS,
+            metavar=common.NUMBERS,
             help="Bits per weight: quantized variants of a 16-bit model, made once and kept.",
             rich_help_panel=headings.MODEL,
         ),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -15,11 +15,8 @@ from edgellm.bench.records.collect import exit_code
 from edgellm.bench.serving.load import CHAT, ROUTES, Level, Load, Server, parse_server
 from edgellm.bench.tables.serving_tables import ratio_sentences, serving_columns
 from edgellm.cli import headings
-from edgellm.console.terminal import note, write_line
+from edgellm.console.terminal import note
 from edgellm.errors import BackendError, ConfigError
-
-if TYPE_CHECKING:
-    from edgellm.bench.records.serving import ServingRecord
 
 DURATION = 10.0
 MAX_KEY = 4096
@@ -61,7 +58,7 @@ def serve(
         Option(
             "--users",
             "-u",
-            metavar="N,N,...",
+            metavar=common.NUMBERS,
             help="Users at once; each asks again when its answer has ended.",
             rich_help_panel=headings.TESTS,
         ),
@@ -173,9 +170,11 @@ def serve(
     servers = _servers([url, *(beside or [])], model or [], api_key_file)
     measure = partial(measure_serving, servers, load)
     records, stopped = common.collect_records(measure, output)
-    common.print_records(records, serving_columns(records), json=json, wide=wide)
-    if not json:
-        _print_ratios(records)
+    columns, sentences = serving_columns(records), ratio_sentences(records)
+    common.print_records(records, columns, json=json, wide=wide, sentences=sentences)
+    shares = [record.client_share for record in records if record.client_share]
+    if shares and not json:
+        note(f"the client took {100 * min(shares):.0f} to {100 * max(shares):.0f}% of a core")
     return exit_code(records, stopped=stopped)
 
 
@@ -185,15 +184,6 @@ def _is_here(package: str) -> bool:
         return find_spec(package) is not None
     except ValueError:  # it is hidden
         return False
-
-
-def _print_ratios(records: Sequence[ServingRecord]) -> None:
-    sentences = ratio_sentences(records)
-    if sentences:
-        write_line("\n" + "\n".join(sentences))
-    shares = [record.client_share for record in records if record.client_share]
-    if shares:
-        note(f"the client took {100 * min(shares):.0f} to {100 * max(shares):.0f}% of a core")
 
 
 def levels_of(users: str, rate: str) -> list[Level]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +13,41 @@ from typer import Option
 from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.tables.text_tables import training_columns, training_sentences
+from edgellm.bench.training.task_settings import TaskSettings
 from edgellm.cli import headings
-from edgellm.cli.common.values import one_of
-from edgellm.console.terminal import note, write_line
+from edgellm.cli.common.settings_options import SettingsOptions, expand_settings
+from edgellm.console.terminal import note
 from edgellm.setting_values import choice
 from edgellm.settings import DEFAULT_MODEL, parse_budget
 
 CHECKPOINTING = {"on": True, "off": False}
 
+STEP_OPTIONS = SettingsOptions(
+    TaskSettings,
+    {
+        "steps": Annotated[int, Option(metavar="N", min=1, help="Steps, the first not timed.")],
+        "tokens": Annotated[int, Option(metavar="N", min=2, help="Tokens of a sequence.")],
+        "batch": Annotated[int, Option(metavar="N", min=1, help="Sequences of a step.")],
+        "rank": Annotated[int, Option(metavar="N", min=1, max=1024, help="Rank of each change.")],
+        "rate": Annotated[float, Option(metavar="X", min=0, help="The learning rate.")],
+        "seed": Annotated[
+            int,
+            Option(
+                metavar="N",
+                min=0,
+                max=(1 << 31) - 1,
+                help="Seed of the first numbers and the order of data.",
+            ),
+        ],
+    },
+).under(headings.TESTS)
+TASK_OPTIONS = SettingsOptions(
+    TaskSettings,
+    {**STEP_OPTIONS.options, "threads": common.Threads, "activations": common.Activations},
+)
 
+
+@expand_settings
 def train(
     model: common.Model = DEFAULT_MODEL,
     *,
@@ -53,7 +80,7 @@ def train(
     accumulation: Annotated[
         str,
         Option(
-            metavar="N,N,...",
+            metavar=common.NUMBERS,
             help="Parts that a step is cut into; default: 1, and 4 for one technique.",
             rich_help_panel=headings.TESTS,
         ),
@@ -69,7 +96,7 @@ def train(
     bits: Annotated[
         str,
         Option(
-            metavar="N,N,...",
+            metavar=common.NUMBERS,
             help="Bits of the model for QLoRA, made once and kept; default: as it is stored, or 4.",
             rich_help_panel=headings.TESTS,
         ),
@@ -90,12 +117,6 @@ def train(
             rich_help_panel=headings.TESTS,
         ),
     ] = None,
-    steps: Annotated[
-        int,
-        Option(
-            metavar="N", min=1, help="Steps, the first not timed.", rich_help_panel=headings.TESTS
-        ),
-    ] = 5,
     turns: Annotated[
         int,
         Option(
@@ -105,24 +126,7 @@ def train(
             rich_help_panel=headings.TESTS,
         ),
     ] = 2,
-    tokens: Annotated[
-        int,
-        Option(metavar="N", min=2, help="Tokens of a sequence.", rich_help_panel=headings.TESTS),
-    ] = 128,
-    batch: Annotated[
-        int,
-        Option(metavar="N", min=1, help="Sequences of a step.", rich_help_panel=headings.TESTS),
-    ] = 4,
-    rank: Annotated[
-        int,
-        Option(
-            metavar="N",
-            min=1,
-            max=1024,
-            help="Rank of each change.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = 16,
+    task: Annotated[TaskSettings, TASK_OPTIONS],
     on: Annotated[
         str,
         Option(
@@ -131,30 +135,6 @@ def train(
             rich_help_panel=headings.TESTS,
         ),
     ] = "q,v",
-    rate: Annotated[
-        float,
-        Option(metavar="X", min=0, help="The learning rate.", rich_help_panel=headings.TESTS),
-    ] = 2e-4,
-    seed: Annotated[
-        int,
-        Option(
-            metavar="N",
-            min=0,
-            max=(1 << 31) - 1,
-            help="Seed of the first numbers and the order of data.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = 0,
-    threads: common.Threads = None,
-    activations: Annotated[
-        str,
-        Option(
-            metavar="auto|int8|float",
-            help="Arithmetic of edgellm's CPU kernels.",
-            autocompletion=one_of("auto|int8|float"),
-            rich_help_panel=headings.SPEED,
-        ),
-    ] = "auto",
     timeout: common.Timeout = 600.0,
     output: common.Outputs = None,
     json: common.Json = False,
@@ -165,6 +145,7 @@ def train(
     """
     from edgellm.bench.training.measure import TrainingMeasurement, measure_training, qlora_bits
     from edgellm.bench.training.techniques import Choice, techniques_of
+    from edgellm.bench.training.trainer import not_installed
     from edgellm.training.low_rank import targets_named
 
     backends, notes = _backends(backend)
@@ -182,33 +163,32 @@ def train(
     settings = TrainingMeasurement(
         model=model,
         techniques=tuple(techniques_of(wanted)),
-        targets=targets_named(on),
+        task=replace(task, targets=targets_named(on)),
         data=data,
-        steps=steps,
         turns=turns,
-        tokens=tokens,
-        batch=batch,
-        rank=rank,
-        rate=rate,
-        seed=seed,
-        threads=threads,
-        activations=activations,
         timeout=timeout,
     )
     for sentence in notes:
         note(sentence)
     records, stopped = common.collect_records(partial(measure_training, settings), output)
-    common.print_records(records, training_columns(records), json=json, wide=wide)
-    sentences = training_sentences(records)
-    if sentences and not json:
-        write_line("\n" + "\n".join(sentences))
+    common.print_records(
+        records,
+        training_columns(records),
+        json=json,
+        wide=wide,
+        sentences=training_sentences(records),
+    )
     if records and not json:
         note(
-            f"loss: nats per token of the first step's {batch} sequences, before and after "
-            f"{steps} steps"
+            f"loss: nats per token of the first step's {task.batch} sequences, before and after "
+            f"{task.steps} steps"
         )
     # a peer that was not asked for and is not installed is a row, and no failure
-    counted = records if backend else [record for record in records if _is_here(record.backend)]
+    counted = (
+        records
+        if backend
+        else [record for record in records if not_installed(record.backend) is None]
+    )
     return exit_code(counted, stopped=stopped)
 
 
@@ -218,8 +198,7 @@ def _backends(text: str) -> tuple[tuple[str, ...], list[str]]:
     Raises:
         ConfigError: there is no such library.
     """
-    from edgellm.bench.training.trainer import TRAINERS
-    from edgellm.bench.training.usual_trainers import left_out, usual_trainers
+    from edgellm.bench.training.trainer import TRAINERS, left_out, usual_trainers
 
     names = _names("backend", ",".join(common.split_backends(text)), TRAINERS)
     if names:
@@ -233,10 +212,3 @@ def _names(option: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         choice(option, name, tuple(known))
     return names
-
-
-def _is_here(backend: str) -> bool:
-    """Return whether a library can be imported."""
-    from edgellm.bench.training.trainer import TRAINERS
-
-    return TRAINERS[backend].installed

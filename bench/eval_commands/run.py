@@ -139,7 +139,7 @@ def run(
     context: setting_options.Context = None,
     kv_bits: setting_options.KVBits = "",
     threads: setting_options.Threads = "",
-    activations: setting_options.Activations = "auto",
+    activations: common.Activations = "auto",
     stride: Annotated[
         int | None,
         Option(

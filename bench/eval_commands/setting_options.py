@@ -15,13 +15,12 @@ from edgellm.errors import ConfigError
 from edgellm.files.given_path import given_path
 from edgellm.settings import LoadSettings
 
-NUMBERS = "N,N,..."
 MAX_SHOTS = 1000
 
 Shots = Annotated[
     str | None,
     Option(
-        metavar=NUMBERS,
+        metavar=common.NUMBERS,
         help="Examples before each question; default: none, or as a task of --harness says.",
         rich_help_panel=headings.PROMPT,
     ),
@@ -63,16 +62,8 @@ KVBits = Annotated[
 Threads = Annotated[
     str,
     Option(
-        metavar=NUMBERS,
+        metavar=common.NUMBERS,
         help="CPU threads, each number in turn; default: chosen for the machine.",
-        rich_help_panel=headings.SPEED,
-    ),
-]
-Activations = Annotated[
-    str,
-    Option(
-        metavar="auto|int8|float",
-        help="Number type of the CPU kernels' activations.",
         rich_help_panel=headings.SPEED,
     ),
 ]

@@ -24,7 +24,7 @@ from edgellm.training.kept_inputs import InputsOnDisk
 from edgellm.training.learners.adapter import AdapterLearner
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner
-from edgellm.training.low_rank import LoraSettings, count_numbers
+from edgellm.training.low_rank import count_numbers
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.optimizer import RateSettings
 from edgellm.training.run.memory import BUFFERS, plan_training
@@ -47,15 +47,16 @@ class EdgellmTrainer:
         checkpoint = read_checkpoint(Path(task.folder))
         load = _load_settings(task)
         opened = self._opened = _open(task, checkpoint, load)
+        given = task.settings
         settings = TrainSettings(
             method="full" if task.technique.method == FULL else "lora",
-            lora=_lora(task),
+            lora=task.lora,
             rates=RateSettings(
-                rate=task.rate, schedule="constant", warmup=0.0, decay=task.decay, clip=0.0
+                rate=given.rate, schedule="constant", warmup=0.0, decay=given.decay, clip=0.0
             ),
-            steps=task.steps,
-            batch=task.batch,
-            seed=task.seed,
+            steps=given.steps,
+            batch=given.batch,
+            seed=given.seed,
         )
         self._trainer: Trainer[TrainingSequence] = Trainer(opened.learner, task.sequences, settings)
         self.device: str = machine.chip_name()
@@ -125,19 +126,20 @@ class _Opened:
 def _open(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> _Opened:
     """Open a model for a task. Raises EdgeLLMError where it cannot be had, or not in memory."""
     length = longest(task.sequences)
-    micro_tokens = task.batch // task.technique.accumulation * length
+    step_tokens = task.settings.batch * length
+    micro_tokens = step_tokens // task.technique.accumulation
     if task.technique.method == FULL:
         require_plain(checkpoint)
         whole = plan_full(
             checkpoint.config, budget_for(load), micro_tokens=micro_tokens, longest=length
         )
         return _Opened(learner=FullLearner(checkpoint, micro_tokens=whole.micro_tokens))
-    lora, technique = _lora(task), task.technique
+    lora, technique = task.lora, task.technique
     plan_within = partial(
         plan_training,
         checkpoint,
         lora,
-        step_tokens=task.batch * length,
+        step_tokens=step_tokens,
         micro_tokens=micro_tokens,
         longest=length,
     )
@@ -158,7 +160,7 @@ def _open(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> _Opened:
         checkpoint.config,
         lora,
         micro_tokens=plan.micro_tokens,
-        seed=task.seed,
+        seed=task.settings.seed,
     )
     return _Opened(
         learner=learner,
@@ -169,17 +171,13 @@ def _open(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> _Opened:
     )
 
 
-def _lora(task: Task) -> LoraSettings:
-    return LoraSettings(rank=task.rank, alpha=task.alpha, dropout=0.0, targets=task.targets)
-
-
 def _load_settings(task: Task) -> LoadSettings:
-    activations = task.activations
+    activations = task.settings.activations
     if task.technique.dtype == "float32":
         activations = "float"
     return LoadSettings(
         memory=task.technique.memory,
-        threads=task.threads,
+        threads=task.settings.threads,
         activations=cast("Literal['auto', 'int8', 'float']", activations),
     )
 

@@ -13,7 +13,8 @@ from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.training import TrainingRecord
 from edgellm.bench.speed.variants import make_model, prepare_variant, variants_folder
-from edgellm.bench.training.task import Task, render_pairs
+from edgellm.bench.training.task import Task, longest, render_sequences
+from edgellm.bench.training.task_settings import TaskSettings
 from edgellm.bench.training.technique import FULL, Technique
 from edgellm.bench.training.trainer import not_installed
 from edgellm.bench.worker.process import WorkerProcess
@@ -37,18 +38,10 @@ class TrainingMeasurement:
     Attributes:
         model: a folder, a Hub id, a bundled name or a shape's.
         techniques: what is measured.
-        targets: matrices that are changed (``self_attn.q_proj``).
+        task: what each of them learns with; the first step of a turn is not timed where there are
+            more.
         data: a file of records; None: our own text.
-        steps: of a turn; the first one is not timed where there are more.
         turns: of each technique.
-        tokens: of a sequence.
-        batch: sequences of a step.
-        rank: of each change.
-        alpha: a change is scaled by ``alpha / rank``.
-        rate: of learning.
-        seed: of the first numbers and the order.
-        threads: for arithmetic; None: as the machine has.
-        activations: of edgellm's CPU kernels.
         timeout: seconds in which a worker must send a message.
 
     Raises:
@@ -57,26 +50,18 @@ class TrainingMeasurement:
 
     model: str
     techniques: tuple[Technique, ...]
-    targets: tuple[str, ...]
+    task: TaskSettings = field(default_factory=TaskSettings)
     data: Path | None = None
-    steps: int = 5
     turns: int = 2
-    tokens: int = 128
-    batch: int = 4
-    rank: int = 16
-    alpha: float = 32.0
-    rate: float = 2e-4
-    seed: int = 0
-    threads: int | None = None
-    activations: str = "auto"
     timeout: float = 600.0
 
     def __post_init__(self) -> None:
         """Check that all parts of a step have as many sequences."""
         for technique in self.techniques:
-            if self.batch % technique.accumulation:
+            if self.task.batch % technique.accumulation:
                 raise ConfigError(
-                    f"a step of {self.batch} sequences has no {technique.accumulation} equal parts",
+                    f"a step of {self.task.batch} sequences has no {technique.accumulation} equal "
+                    "parts",
                     hint=f"give --batch a multiple of {technique.accumulation}, or another "
                     "--accumulation",
                 )
@@ -131,11 +116,11 @@ def measure_training(
         ConfigError, ReadError: the data cannot.
     """
     lesson = _Lesson(settings)
-    for backend in dict.fromkeys(technique.backend for technique in settings.techniques):
-        missing = not_installed(backend)
-        if missing is not None:
-            yield lesson.failure(backend, error_sentence(missing))
-    techniques = [one for one in settings.techniques if not_installed(one.backend) is None]
+    missing = {one.backend: not_installed(one.backend) for one in settings.techniques}
+    for backend, error in missing.items():
+        if error is not None:
+            yield lesson.failure(backend, error_sentence(error))
+    techniques = [one for one in settings.techniques if missing[one.backend] is None]
     outcomes = {technique: _Outcome() for technique in techniques}
     total = settings.turns * len(outcomes)
     done = 0
@@ -169,36 +154,36 @@ class _Lesson:
     def __init__(self, settings: TrainingMeasurement) -> None:
         self._settings = settings
         self._checkpoint = _opened(settings.model)
-        self._pairs = render_pairs(
-            self._checkpoint,
-            settings.data,
-            tokens=settings.tokens,
-            batch=settings.batch,
-            steps=settings.steps,
-        )
+        self._sequences = render_sequences(self._checkpoint, settings.data, settings.task)
 
     def take_turn(self, technique: Technique, outcome: _Outcome, show: DoingCallback) -> None:
         """Add what a turn shows to an outcome. Raises EdgeLLMError."""
         show("looking at the model")
-        task, settings = self._task(technique), self._settings
+        settings, steps = self._settings, self._settings.task.steps
+        task = Task(
+            folder=str(_folder_in(self._checkpoint, technique.bits)),
+            technique=technique,
+            sequences=self._sequences,
+            settings=settings.task,
+        )
         show("loading")
         seconds: list[float] = []
         cpu_seconds: list[float] = []
         with WorkerProcess(
             command=WORKER,
             timeout=settings.timeout,
-            threads=settings.threads,
+            threads=settings.task.threads,
             crash_hint="take a smaller --batch or --tokens",
         ) as worker:
             worker.send(task.as_order())
             outcome.opened = worker.receive()
             outcome.losses = []
-            show(f"step 1 of {settings.steps}")
+            show(f"step 1 of {steps}")
             while "done" not in (message := worker.receive()):
                 outcome.losses.append(message["loss"])
                 seconds.append(message["seconds"])
                 cpu_seconds.append(message["cpu_seconds"])
-                show(f"step {min(len(seconds) + 1, settings.steps)} of {settings.steps}")
+                show(f"step {min(len(seconds) + 1, steps)} of {steps}")
         outcome.ends.append(message)
         # the first step compiles, and touches memory for the first time
         untimed = 1 if len(seconds) > 1 else 0
@@ -222,24 +207,24 @@ class _Lesson:
 
     def record(self, technique: Technique, outcome: _Outcome) -> TrainingRecord:
         """Return what the turns of a technique have shown."""
-        settings = self._settings
+        task = self._settings.task
         record = TrainingRecord(
-            model=settings.model,
+            model=self._settings.model,
             backend=technique.backend,
             device=outcome.opened.get("device", machine.chip_name()),
             test=technique.title,
             environment=environment(),
-            tokens=max(len(tokens) for tokens, _ in self._pairs),
-            threads=settings.threads,
-            batch=settings.batch,
+            tokens=longest(self._sequences),
+            threads=task.threads,
+            batch=task.batch,
             bits=technique.bits,
             memory_bytes=technique.memory,
             method=technique.method,
             checkpointing=technique.checkpointing,
             accumulation=technique.accumulation,
             dtype=technique.dtype,
-            rank=None if technique.method == FULL else settings.rank,
-            steps=settings.steps,
+            rank=None if technique.method == FULL else task.rank,
+            steps=task.steps,
             layers=len(self._checkpoint.layers),
             error=outcome.error,
         )
@@ -265,23 +250,6 @@ class _Lesson:
             pinned_layers=end["pinned"],
             losses=tuple(outcome.losses),
             loss_after=end["loss_after"],
-        )
-
-    def _task(self, technique: Technique) -> Task:
-        settings = self._settings
-        return Task(
-            folder=str(_folder_in(self._checkpoint, technique.bits)),
-            technique=technique,
-            pairs=self._pairs,
-            batch=settings.batch,
-            steps=settings.steps,
-            rank=settings.rank,
-            alpha=settings.alpha,
-            targets=settings.targets,
-            rate=settings.rate,
-            seed=settings.seed,
-            threads=settings.threads,
-            activations=settings.activations,
         )
 
 

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgellm.bench.training.trainer import Report, Sizes
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine
 from edgellm.files.locations import temporary_folder
-from edgellm.training.low_rank import LoraSettings, initial_changes
+from edgellm.training.low_rank import initial_changes
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
 
 PADDED_TO = 32
@@ -51,10 +52,10 @@ class MLXLMTrainer:
             _add_changes(self._model, task, checkpoint.config)
         mx.eval(self._model.parameters())
         self._optimizer: Any = optim.AdamW(
-            learning_rate=task.rate,
+            learning_rate=task.settings.rate,
             betas=[0.9, 0.999],
             eps=1e-8,
-            weight_decay=task.decay,
+            weight_decay=task.settings.decay,
             bias_correction=True,
         )
         self.device: str = machine.chip_name()
@@ -66,26 +67,18 @@ class MLXLMTrainer:
     def warm_up(task: Task) -> None:
         """Import the trainer, and have MLX compute something small."""
         del task
-        import mlx_lm.tuner.trainer  # noqa: F401
-
+        import_module("mlx_lm.tuner.trainer")
         mx.eval(mx.ones((8, 8)) @ mx.ones((8, 8)))
 
     def train(self, report: Report) -> None:
         """Take all steps."""
-        from mlx_lm.tuner.callbacks import TrainingCallback
         from mlx_lm.tuner.trainer import TrainingArgs, train
 
         task, parts = self._task, self._task.technique.accumulation
-
-        class Steps(TrainingCallback):  # type: ignore[misc]
-            """Hands each step on."""
-
-            def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
-                # its rate is of parts, and its loss the mean of theirs
-                report(train_info["train_loss"], parts / train_info["iterations_per_second"])
+        steps = task.settings.steps
 
         def batches(**_: object) -> Iterator[tuple[mx.array, mx.array]]:
-            for number in range(task.steps):
+            for number in range(steps):
                 yield from map(_padded, task.parts(number))
 
         mx.reset_peak_memory()
@@ -93,12 +86,12 @@ class MLXLMTrainer:
             train(
                 self._model,
                 self._optimizer,
-                train_dataset=task.pairs,
+                train_dataset=task.sequences,
                 args=TrainingArgs(
-                    batch_size=task.batch // parts,
-                    iters=task.steps * parts,
+                    batch_size=task.settings.batch // parts,
+                    iters=steps * parts,
                     steps_per_report=parts,
-                    steps_per_save=task.steps * parts + 1,
+                    steps_per_save=steps * parts + 1,
                     max_seq_length=longest(task.sequences) + PADDED_TO,
                     adapter_file=scratch / "adapters.safetensors",
                     grad_checkpoint=task.technique.checkpointing,
@@ -106,7 +99,7 @@ class MLXLMTrainer:
                 ),
                 loss=_loss,
                 iterate_batches=batches,
-                training_callback=Steps(),
+                training_callback=_Steps(report, parts),
             )
         self._peak = mx.get_peak_memory()
 
@@ -146,6 +139,19 @@ class MLXLMTrainer:
         mx.clear_cache()
 
 
+class _Steps:
+    """Hands each step of mlx-lm's trainer on; it is told of no other than training losses."""
+
+    def __init__(self, report: Report, parts: int) -> None:
+        self._report = report
+        self._parts = parts
+
+    def on_train_loss_report(self, train_info: Mapping[str, Any]) -> None:
+        """Take a step's figures: the rate is of parts, and the loss the mean of theirs."""
+        seconds = self._parts / train_info["iterations_per_second"]
+        self._report(train_info["train_loss"], seconds)
+
+
 def _arrays(tree: Any) -> list[mx.array]:
     """Return the arrays of nested dictionaries and lists."""
     named: Any = tree_flatten(tree)
@@ -156,13 +162,18 @@ def _add_changes(model: Any, task: Task, config: Any) -> None:
     """Put low-rank changes into a model, as mlx-lm does, with edgellm's first numbers."""
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    scale = task.alpha / task.rank
-    wanted = {"rank": task.rank, "scale": scale, "dropout": 0.0, "keys": list(task.targets)}
+    lora = task.lora
+    wanted = {
+        "rank": lora.rank,
+        "scale": lora.alpha / lora.rank,
+        "dropout": lora.dropout,
+        "keys": list(lora.targets),
+    }
     linear_to_lora_layers(model, len(model.layers), wanted)
-    lora = LoraSettings(rank=task.rank, alpha=task.alpha, dropout=0.0, targets=task.targets)
-    for layer, change in zip(model.layers, initial_changes(config, lora, task.seed), strict=True):
+    first = initial_changes(config, lora, task.settings.seed)
+    for layer, change in zip(model.layers, first, strict=True):
         modules = dict(layer.named_modules())
-        for target in task.targets:
+        for target in lora.targets:
             modules[target].lora_a = change[f"{target}.lora_A"].T
             modules[target].lora_b = change[f"{target}.lora_B"].T
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.bench.evaluation.passages import PASSAGES
+from edgellm.bench.training.task_settings import TaskSettings
 from edgellm.bench.training.technique import Technique
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.errors import ConfigError
@@ -16,11 +17,9 @@ from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.records import Record, read_records
 from edgellm.training.data.rendering import render
+from edgellm.training.low_rank import LoraSettings
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.order import step_items
-
-Pairs = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-"""Token ids of each sequence, and what is learned after each of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,50 +29,33 @@ class Task:
     Attributes:
         folder: the model, in the bits of the technique.
         technique: how memory is spared.
-        pairs: the sequences.
-        batch: sequences of a step.
-        steps: how many are taken.
-        rank: of each low-rank change.
-        alpha: a change is scaled by ``alpha / rank``.
-        targets: matrices that are changed (``self_attn.q_proj``).
-        rate: of learning, the same at every step.
-        decay: weight decay of AdamW.
-        seed: of the first numbers and of the order.
-        threads: for arithmetic; None: as the machine has.
-        activations: of edgellm's CPU kernels, ``auto``, ``int8`` or ``float``.
+        sequences: the data.
+        settings: the same for every technique.
     """
 
     folder: str
     technique: Technique
-    pairs: Pairs
-    batch: int
-    steps: int
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
-    rate: float
-    decay: float = 0.01
-    seed: int = 0
-    threads: int | None = None
-    activations: str = "auto"
+    sequences: tuple[TrainingSequence, ...]
+    settings: TaskSettings
 
     @property
-    def sequences(self) -> list[TrainingSequence]:
-        """The data."""
-        return [
-            TrainingSequence(tokens, targets, number)
-            for number, (tokens, targets) in enumerate(self.pairs)
-        ]
+    def lora(self) -> LoraSettings:
+        """The low-rank changes that are learned, where it is not all numbers."""
+        settings = self.settings
+        return LoraSettings(
+            rank=settings.rank, alpha=settings.alpha, dropout=0.0, targets=settings.targets
+        )
 
     def step(self, number: int) -> list[TrainingSequence]:
         """Return the sequences of a step, from 0."""
-        return step_items(self.sequences, number, batch=self.batch, seed=self.seed)
+        settings = self.settings
+        return step_items(self.sequences, number, batch=settings.batch, seed=settings.seed)
 
     def parts(self, number: int) -> list[list[TrainingSequence]]:
         """Return the sequences of a step as the technique cuts it."""
         sequences = self.step(number)
-        size = self.batch // self.technique.accumulation
-        return [sequences[begin : begin + size] for begin in range(0, self.batch, size)]
+        size = self.settings.batch // self.technique.accumulation
+        return [sequences[begin : begin + size] for begin in range(0, len(sequences), size)]
 
     def as_order(self) -> Mapping[str, Any]:
         """Return it as a message to a worker."""
@@ -82,31 +64,33 @@ class Task:
     @classmethod
     def of_order(cls, order: Mapping[str, Any]) -> Task:
         """Return the task of such a message."""
-        fields = dict(order)
-        fields["technique"] = Technique(**order["technique"])
-        fields["pairs"] = tuple(
-            (tuple(tokens), tuple(targets)) for tokens, targets in order["pairs"]
+        settings = {**order["settings"], "targets": tuple(order["settings"]["targets"])}
+        return cls(
+            folder=order["folder"],
+            technique=Technique(**order["technique"]),
+            sequences=tuple(
+                TrainingSequence(tuple(one["tokens"]), tuple(one["targets"]), one["number"])
+                for one in order["sequences"]
+            ),
+            settings=TaskSettings(**settings),
         )
-        fields["targets"] = tuple(order["targets"])
-        return cls(**fields)
 
 
-def render_pairs(
-    checkpoint: Checkpoint, data: Path | None, *, tokens: int, batch: int, steps: int
-) -> Pairs:
+def render_sequences(
+    checkpoint: Checkpoint, data: Path | None, settings: TaskSettings
+) -> tuple[TrainingSequence, ...]:
     """Return the sequences that are learned: whole steps of them, no more than are needed.
 
     Args:
         checkpoint: the model that they are rendered for.
-        data: a file of records; None: our own text, in windows of exactly ``tokens``.
-        tokens: of a sequence, at most.
-        batch: sequences of a step.
-        steps: that are taken.
+        data: a file of records; None: our own text, in windows that are as long as may be.
+        settings: have the sizes.
 
     Raises:
         ConfigError, FormatError, ReadError: the file holds nothing to learn, or too little for a
             step; or the model has no tokenizer.
     """
+    tokens, batch = settings.tokens, settings.batch
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
     )
@@ -122,8 +106,8 @@ def render_pairs(
             hint="give a smaller --batch, or more data",
         )
     # a step of fewer sequences would be another one to time
-    count = min(len(sequences) // batch, steps) * batch
-    return tuple((one.tokens, one.targets) for one in sequences[:count])
+    count = min(len(sequences) // batch, settings.steps) * batch
+    return tuple(sequences[:count])
 
 
 def _windows(tokenizer: Tokenizer, tokens: int, batch: int) -> list[TrainingSequence]:

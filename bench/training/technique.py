@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from edgellm.bench.records.backend_names import OWN
 
+MLX_LM, PEFT, CUDA = "mlx-lm", "peft", "cuda"
+"""Libraries that train, beside our own; PEFT and torch compute on the processor or by CUDA."""
+
 FULL, LORA, QLORA = "full", "lora", "qlora"
 
 METHODS = {FULL: "full", LORA: "LoRA", QLORA: "QLoRA"}

@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from edgellm.bench.records.backend_names import OWN
-from edgellm.bench.training.technique import FULL, LORA, METHODS, QLORA, Technique
-from edgellm.bench.training.trainer import CUDA, MLX_LM, PEFT
+from edgellm.bench.training.technique import (
+    CUDA,
+    FULL,
+    LORA,
+    METHODS,
+    MLX_LM,
+    PEFT,
+    QLORA,
+    Technique,
+)
 from edgellm.errors import ConfigError
 
 PARTS = 4

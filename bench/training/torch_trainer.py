@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgellm.bench.training.task import Task, longest
-from edgellm.bench.training.technique import FULL
-from edgellm.bench.training.trainer import CUDA, Report, Sizes
+from edgellm.bench.training.technique import CUDA, FULL
+from edgellm.bench.training.trainer import Report, Sizes
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine
 from edgellm.errors import BackendError
-from edgellm.training.low_rank import LoraSettings, initial_changes
+from edgellm.training.low_rank import initial_changes
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
 
 IGNORED = -100
@@ -55,8 +56,13 @@ class TorchTrainer:
             )
         self._model: Any = model.train()
         self._learned = [one for one in model.parameters() if one.requires_grad]
+        settings = task.settings
         self._optimizer: Any = torch.optim.AdamW(
-            self._learned, lr=task.rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=task.decay
+            self._learned,
+            lr=settings.rate,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=settings.decay,
         )
         self._gradients = 0
 
@@ -65,13 +71,12 @@ class TorchTrainer:
         """Import the libraries, and have torch compute and differentiate something small."""
         import torch
 
-        import edgellm.bench.backends.transformers  # noqa: F401
-
-        if task.technique.method != "full":
-            import peft  # noqa: F401
+        import_module("edgellm.bench.backends.transformers")
+        if task.technique.method != FULL:
+            import_module("peft")
         place = _place(task)
-        if task.threads and place == "cpu":
-            torch.set_num_threads(task.threads)
+        if task.settings.threads and place == "cpu":
+            torch.set_num_threads(task.settings.threads)
         for dtype in (torch.float32, torch.bfloat16):
             weight = torch.ones((8, 8), dtype=dtype, device=place, requires_grad=True)
             (weight @ weight).sum().backward()
@@ -80,9 +85,10 @@ class TorchTrainer:
         """Take all steps."""
         if self._place == "cuda":
             self._torch.cuda.reset_peak_memory_stats()
-        for number in range(self._task.steps):
+        for number in range(self._task.settings.steps):
+            parts = self._task.parts(number)
             begun = time.perf_counter()
-            loss = self._step(self._task.parts(number))
+            loss = self._step(parts)
             if self._place == "cuda":
                 self._torch.cuda.synchronize()
             report(loss, time.perf_counter() - begun)
@@ -180,18 +186,18 @@ def _with_changes(model: Any, task: Task, config: Any) -> Any:
     import peft
     import torch
 
+    lora = task.lora
     wanted = peft.LoraConfig(
         task_type="CAUSAL_LM",
-        r=task.rank,
-        lora_alpha=task.alpha,
-        lora_dropout=0.0,
-        target_modules=[target.rpartition(".")[2] for target in task.targets],
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=[target.rpartition(".")[2] for target in lora.targets],
     )
     changed = peft.get_peft_model(model, wanted)
-    lora = LoraSettings(rank=task.rank, alpha=task.alpha, dropout=0.0, targets=task.targets)
     parameters = dict(changed.named_parameters())
     with torch.no_grad():
-        for layer, change in enumerate(initial_changes(config, lora, task.seed)):
+        for layer, change in enumerate(initial_changes(config, lora, task.settings.seed)):
             for name, array in change.items():
                 key = f"base_model.model.model.layers.{layer}.{name}.default.weight"
                 parameters[key].copy_(torch.from_numpy(np.array(array)))

@@ -1,22 +1,19 @@
-"""The interface of trainers, whoever's they are, and the sizes that they tell."""
+"""The interface of trainers, whoever's they are; their table, and those of a usual run."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Protocol, cast
 
 from edgellm.bench.backends.registry import Backend
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.training.task import Task
+from edgellm.bench.training.technique import CUDA, MLX_LM, PEFT
+from edgellm.device import machine
 from edgellm.errors import BackendError
-
-CLEAR_REFS = Path("/proc/self/clear_refs")
-RESET_PEAK = "5"
-"""What Linux resets a process's peak of memory at."""
 
 Report = Callable[[float, float], None]
 """Called after each step with its loss, before the update, and its seconds."""
@@ -84,8 +81,6 @@ class PeerTrainer(Protocol):
         """Free the model."""
 
 
-PEFT, CUDA, MLX_LM = "peft", "cuda", "mlx-lm"
-
 _TORCH = ("torch", "transformers", "peft")
 _INSTALL_TORCH = "pip install torch transformers peft"
 
@@ -112,6 +107,12 @@ TRAINERS: dict[str, Backend] = {
 }
 """The libraries that train, by name."""
 
+SLOW_ON_PROCESSORS = (
+    "not measured: mlx-lm, whose steps take some 30 times as long as edgellm's on a processor "
+    "(edgellm bench train --backend mlx-lm)"
+)
+"""MLX's own products do 3 to 9 GFLOP/s on two cores, and edgellm's kernels some hundreds."""
+
 
 def not_installed(backend: str) -> BackendError | None:
     """Return the error of a library whose packages are not here; None where they are."""
@@ -131,7 +132,19 @@ def trainer_class(backend: str) -> type[PeerTrainer]:
     return cast("type[PeerTrainer]", getattr(import_module(module), attribute))
 
 
-def reset_peak() -> None:
-    """Forget the most that this process has held so far, where the system lets us."""
-    with suppress(OSError):
-        CLEAR_REFS.write_text(RESET_PEAK)
+def usual_trainers() -> tuple[str, ...]:
+    """Return the libraries to measure; one that is not installed is a row that says so."""
+    mlx_lm = (MLX_LM,) if machine.has_gpu() else ()
+    torch = CUDA if _has_nvidia() else PEFT
+    return (OWN, *mlx_lm, torch)
+
+
+def left_out() -> list[str]:
+    """Return a sentence for each library that is left out, with the way to have it."""
+    if machine.has_gpu():
+        return []
+    return [SLOW_ON_PROCESSORS]
+
+
+def _has_nvidia() -> bool:
+    return shutil.which("nvidia-smi") is not None

@@ -1,6 +1,7 @@
 """Tasks of `edgellm bench train` on tiny models."""
 
-from edgellm.bench.training.task import Task, render_pairs
+from edgellm.bench.training.task import Task, render_sequences
+from edgellm.bench.training.task_settings import TaskSettings
 from edgellm.bench.training.technique import Technique
 from edgellm.checkpoint.checkpoint import read_checkpoint
 
@@ -8,17 +9,20 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 def tiny_task(folder, backend, *, method="lora", accumulation=1, **more):
     """Three steps of four sequences, all of it drawn from one seed."""
     technique = {"dtype": "float32"} | more
-    pairs = render_pairs(read_checkpoint(folder), None, tokens=12, batch=4, steps=3)
-    return Task(
-        folder=str(folder),
-        technique=Technique(backend=backend, method=method, accumulation=accumulation, **technique),
-        pairs=pairs,
-        batch=4,
+    settings = TaskSettings(
         steps=3,
+        tokens=12,
+        batch=4,
         rank=4,
         alpha=8.0,
         targets=("self_attn.q_proj", "mlp.down_proj"),
         rate=1e-2,
+    )
+    return Task(
+        folder=str(folder),
+        technique=Technique(backend=backend, method=method, accumulation=accumulation, **technique),
+        sequences=render_sequences(read_checkpoint(folder), None, settings),
+        settings=settings,
     )
 
 
