@@ -308,7 +308,8 @@ def show_export(report: ExportReport) -> None:
     kinds = ", ".join(f"{number} in {kind}" for kind, number in report.kinds.items())
     line = f"{report.path}: {size(report.file_bytes)}; matrices: {kinds}"
     if not report.errors:
-        note(f"{line}, none of them changed")
+        changed = "nothing else" if report.merged else "none of them"
+        note(f"{line}; {changed} has changed")
         return
     title = "relative error of each matrix that is not exactly what it was, the largest first"
     show_rows(_error_rows(report.errors), title=title)

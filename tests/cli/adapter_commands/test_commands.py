@@ -85,6 +85,9 @@ def test_extract_merge_and_convert_say_what_they_made(run, folder, tmp_path):
     code, _, err = run("export", folder / "base", tmp_path / "all.gguf", "--adapter", out)
     assert code == 0
     assert "the adapter has changed 12 tensors, unquantized here; 100% of its change is left" in err
+    assert "; nothing else has changed" in err
+    code, _, err = run("export", folder / "base", tmp_path / "plain.gguf")
+    assert (code, "; none of them has changed" in err) == (0, True)
     code, _, err = run("adapter", "convert", out, tmp_path / "y", "--format", "mlx")
     assert code == 2
     assert "one of peft, mlx-lm, gguf" in err
