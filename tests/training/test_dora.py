@@ -6,6 +6,8 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from support.folders import tensors_of
+from support.lora_files import tuned_model
 from support.tiny import CONFIGS, LAYERS, LLAMA, write_model
 from support.training import LORA, open_training, sequences
 
@@ -16,6 +18,7 @@ from edgellm.training.gradients import step_gradients, step_loss
 from edgellm.training.learners.adapted_model import AdaptedModel
 from edgellm.training.low_rank import count_learned, count_numbers
 from edgellm.training.micro_batch import micro_batches
+from edgellm.training.run.saved_state import are_finite
 
 DORA = dataclasses.replace(LORA, dora=True)
 
@@ -52,6 +55,22 @@ def test_it_begins_as_the_model_is(folder):
     assert loss(opened, changes) == loss(opened, [{} for _ in changes])
     config = read_checkpoint(folder).config
     assert count_numbers(changes) == count_learned(config, DORA)
+    opened.close()
+
+
+def test_rows_of_zeros_stay_zeros(tmp_path):
+    """A length of 0 over a length of 0: the row is what it was, and no loss is spoiled."""
+    source = write_model(tmp_path / "source", LLAMA, dtype=mx.float32)
+    path = f"model.layers.1.{DORA.targets[0]}"
+    rows = np.pad(-np.array(tensors_of(source)[f"{path}.weight"])[3:5], ((3, 59), (0, 0)))
+    convert(tuned_model(source, tmp_path / "zeros", {path: rows}), tmp_path / "16", bits=16)
+    opened = open_training(tmp_path / "16", lora=DORA)
+    changes = initial(tmp_path / "16", opened)
+    lengths = changes[1][f"{DORA.targets[0]}.lora_magnitude_vector"]
+    assert np.flatnonzero(np.array(lengths) == 0).tolist() == [3, 4]
+    assert loss(opened, changes) == loss(opened, [{} for _ in changes])
+    found = step_gradients(opened.model, micro_batches(sequences(), 1000), changes)
+    assert are_finite(found.by_changes)
     opened.close()
 
 

@@ -64,7 +64,9 @@ def length_factors(
         own = mixed[row : row + len(down), column : column + features]
         cross = (up * own.T).sum(axis=-1)
         added = ((up @ (down @ down.T)) * up).sum(axis=-1)
-        lengths = mx.sqrt(squares[member] + 2 * scale * cross + scale * scale * added)
+        changed_squares = squares[member] + 2 * scale * cross + scale * scale * added
+        # a row of zeros stays one, as in ``converters.lora.changes.row_factors``
+        lengths = mx.where(changed_squares > 0, mx.sqrt(changed_squares), 1)
         factors.append(change[f"{member}.lora_magnitude_vector"] / mx.stop_gradient(lengths))
         row, column = row + len(down), column + features
     return mx.concatenate(factors)
