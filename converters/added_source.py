@@ -16,7 +16,7 @@ from edgellm.console.units import plural
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.converters.tensors.recipe import first_few
 from edgellm.converters.tensors.source import Bytes, DerivedSource, Source, SourceTensor
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES
+from edgellm.converters.tensors.weight_stream import row_parts
 from edgellm.errors import ConfigError, FormatError
 from edgellm.setting_values import shown
 
@@ -89,10 +89,8 @@ class AddedSource(DerivedSource):
         """Return the mean of the base's rows of a matrix; read once."""
         if name not in self._means:
             tensor = self._added.tensors[name]
-            step = max(1, CHUNK_BYTES // (4 * tensor.shape[1]))
             total = np.zeros(tensor.shape[1])
-            for start in range(0, tensor.rows, step):
-                stop = min(start + step, tensor.rows)
+            for start, stop in row_parts(tensor.rows, tensor.shape[1]):
                 total += _values(self._added, name, start, stop).sum(axis=0, dtype=np.float64)
             self._means[name] = (total / tensor.rows).astype(np.float32)
         return self._means[name]

@@ -13,6 +13,7 @@ from edgellm.checkpoint.dialects.names import StoredRows
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.converters.tensors.spelled_source import read_in_our_order
+from edgellm.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,31 @@ def in_our_order(values: Floats, part: StoredRows) -> Floats:
         heads = chosen.reshape(-1, part.head_dim // 2, 2, *chosen.shape[1:])
         chosen = heads.swapaxes(1, 2).reshape(chosen.shape)
     return chosen * np.float32(part.factor)
+
+
+def finite(values: Floats, path: str) -> Floats:
+    """Return values as they are. Raises FormatError where one is infinite or not a number."""
+    if not np.isfinite(values).all():
+        raise FormatError(
+            f"the adapter's change of {path} holds a value that is infinite or not a number"
+        )
+    return values
+
+
+def row_factors(changed: Floats, magnitude: Floats) -> Floats:
+    """Return what DoRA multiplies changed rows (O, I) by, so that they have the lengths (O,)."""
+    return quotient(magnitude, np.linalg.norm(changed, axis=1))
+
+
+def quotient(magnitude: Floats, lengths: Floats) -> Floats:
+    """Return what DoRA multiplies by: the length learned over that there is.
+
+    Liu et al. 2024, arXiv:2402.09353. Zeros stay zeros.
+    """
+    divisors = lengths.copy()
+    divisors[divisors == 0] = 1
+    found: Floats = magnitude / divisors
+    return found
 
 
 def _row_count(stored: int, part: StoredRows) -> int:

@@ -8,7 +8,7 @@ from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.tensors.recipe import make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, float_rows
+from edgellm.converters.tensors.weight_stream import float_rows, row_parts
 
 
 def kept_change(merged: MergedSource, made: Source) -> float | None:
@@ -27,10 +27,7 @@ def kept_change(merged: MergedSource, made: Source) -> float | None:
     matrices = make_recipe(made, ConversionSettings()).matrices
     left = whole = 0.0
     for path in merged.low_rank_paths:
-        rows, columns = matrices[path].shape
-        step = max(1, CHUNK_BYTES // (4 * columns))
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
+        for start, stop in row_parts(*matrices[path].shape):
             base, change = merged.base_and_change(path, start, stop)
             moved = float_rows(made, matrices[path], start, stop) - base
             left += float(np.vdot(moved, change))

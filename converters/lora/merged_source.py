@@ -12,7 +12,14 @@ import numpy as np
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.converters.huggingface.torch_file import read_rows
 from edgellm.converters.lora.adapter import TIED, open_adapter
-from edgellm.converters.lora.changes import Adapter, LowRank, Replacement
+from edgellm.converters.lora.changes import (
+    Adapter,
+    LowRank,
+    Replacement,
+    finite,
+    quotient,
+    row_factors,
+)
 from edgellm.converters.lora.our_words import in_our_words
 from edgellm.converters.lora.state_dict import FILES_TELL, AdapterSettings, BaseShape
 from edgellm.converters.lora.untied_source import UntiedSource
@@ -27,7 +34,7 @@ from edgellm.converters.tensors.source import (
     SourceTensor,
     have_same_rows,
 )
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, float_rows
+from edgellm.converters.tensors.weight_stream import float_rows, row_parts
 from edgellm.errors import FormatError
 
 
@@ -131,8 +138,7 @@ class MergedSource(DerivedSource):
             weight = change.applied(weight, factors.up[start:stop], factors.down)
             with np.errstate(over="ignore", invalid="ignore"):
                 if factors.magnitude is not None:
-                    lengths = np.linalg.norm(weight, axis=1)
-                    weight *= _quotient(factors.magnitude[start:stop], lengths)[:, None]
+                    weight *= row_factors(weight, factors.magnitude[start:stop])[:, None]
                 if factors.stretch is not None:
                     weight *= factors.stretch
         return weight
@@ -202,41 +208,24 @@ class MergedSource(DerivedSource):
             magnitude = change.magnitude_values()
             loaded = _Factors(path, change.up_values(), change.down.values(), magnitude)
             for values in (loaded.up, loaded.down, magnitude):
-                if values is not None and not np.isfinite(values).all():
-                    raise FormatError(
-                        f"the adapter's change of {path} holds a value that is infinite "
-                        "or not a number"
-                    )
+                if values is not None:
+                    finite(values, path)
             if magnitude is not None and change.by_column:
                 lengths = self._column_lengths(path, change, loaded)
-                stretch = _quotient(magnitude, lengths)
+                stretch = quotient(magnitude, lengths)
                 loaded = _Factors(path, loaded.up, loaded.down, stretch=stretch)
             self._loaded = loaded
         return self._loaded
 
     def _column_lengths(self, path: str, change: LowRank, factors: _Factors) -> Floats:
         """Return the length of each column of a changed matrix; its rows are read for it."""
-        rows, columns = change.shape
-        step = max(1, CHUNK_BYTES // (4 * columns))
-        squares = np.zeros(columns)
+        squares = np.zeros(change.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, rows, step):
-                stop = min(start + step, rows)
+            for start, stop in row_parts(*change.shape):
                 weight = self._plain_rows(path, start, stop)
                 changed = change.applied(weight, factors.up[start:stop], factors.down)
                 squares += np.square(changed, dtype=np.float64).sum(axis=0)
             return np.sqrt(squares).astype(np.float32)
-
-
-def _quotient(magnitude: Floats, lengths: Floats) -> Floats:
-    """Return what DoRA multiplies by: the length learned over that there is.
-
-    Liu et al. 2024, arXiv:2402.09353. Zeros stay zeros.
-    """
-    divisors = lengths.copy()
-    divisors[divisors == 0] = 1
-    quotient: Floats = magnitude / divisors
-    return quotient
 
 
 def _for_tied_head(adapter: Adapter) -> Adapter:

@@ -20,7 +20,7 @@ from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.mixed_bits.observed_linear import ObservedLinear, multiply
 from edgellm.converters.tensors.recipe import Recipe
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, as_array, matrix_rows
+from edgellm.converters.tensors.weight_stream import as_array, matrix_rows, row_parts
 from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.linear import Tensors
@@ -227,10 +227,7 @@ class BackwardPass:
 
     def _pieces(self, path: str) -> Iterator[tuple[int, mx.array]]:
         """Yield some rows of a matrix after the other, with the first one's number."""
-        height, width = self._matrices[path].shape
-        step = max(1, CHUNK_BYTES // (4 * width))
-        for start in range(0, height, step):
-            stop = min(start + step, height)
+        for start, stop in row_parts(*self._matrices[path].shape):
             yield start, matrix_rows(self._source, self._matrices[path], start, stop)
             self._bytes_done += self._row_bytes(path) * (stop - start)
             self._on_read(self._bytes_done, self._bytes_total)

@@ -188,6 +188,16 @@ def float_rows(source: Source, matrix: Matrix, start: int, stop: int) -> Floats:
     return np.array(matrix_rows(source, matrix, start, stop).astype(mx.float32))
 
 
+def row_parts(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each part of a matrix, and the one behind the part's last.
+
+    In float32 a part has ``CHUNK_BYTES``.
+    """
+    step = max(1, CHUNK_BYTES // (4 * columns))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
 def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.array]:
     """Return weight, scales and, in affine mode, biases of a float32 matrix (rows, columns).
 

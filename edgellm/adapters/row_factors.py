@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from edgellm.converters.formats import open_format
-from edgellm.converters.lora.changes import LowRank
+from edgellm.converters.lora.changes import row_factors
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.converters.tensors.recipe import make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, float_rows
+from edgellm.converters.tensors.weight_stream import float_rows, row_parts
 from edgellm.errors import FormatError
 
 
@@ -30,14 +30,14 @@ class BaseRows:
         self._source = source
         self._matrices = make_recipe(source, ConversionSettings()).matrices
 
-    def factors(self, path: str, change: LowRank, up: Floats, down: Floats) -> Floats:
+    def factors(self, path: str, magnitude: Floats, up: Floats, down: Floats) -> Floats:
         """Return ``m / ||W + up @ down||`` of each row of a matrix (O,), in float32.
 
-        A row of zeros stays one, as in PEFT's merge.
+        A row of zeros stays one.
 
         Args:
             path: of the matrix.
-            change: with the lengths m.
+            magnitude: the lengths m (O,).
             up: (O, R), its scale included.
             down: (R, I).
 
@@ -45,17 +45,11 @@ class BaseRows:
             ReadError: a file cannot be read.
             FormatError: a length is infinite or not a number.
         """
-        rows, columns = change.shape
-        lengths = np.empty(rows, np.float32)
-        step = max(1, CHUNK_BYTES // (4 * columns))
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
+        found = np.empty(len(up), np.float32)
+        for start, stop in row_parts(len(up), down.shape[1]):
             weight = float_rows(self._source, self._matrices[path], start, stop)
-            lengths[start:stop] = np.linalg.norm(weight + up[start:stop] @ down, axis=1)
-        lengths[lengths == 0] = 1
-        magnitude = change.magnitude_values()
-        assert magnitude is not None, "only DoRA's rows have factors"
-        found: Floats = magnitude / lengths
+            changed = weight + up[start:stop] @ down
+            found[start:stop] = row_factors(changed, magnitude[start:stop])
         if not np.isfinite(found).all():
             raise FormatError(
                 f"a length that the adapter gives a row of {path} is infinite or not a number"

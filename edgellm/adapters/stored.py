@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from edgellm.checkpoint.folder import ADAPTER_CONFIG, inside
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.lora.adapter import MLX_FILE, read_adapter
-from edgellm.converters.lora.changes import Adapter, LowRank
+from edgellm.converters.lora.changes import Adapter, LowRank, finite
 from edgellm.converters.tensors.floats import Floats
 from edgellm.converters.tensors.recipe import first_few
-from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.errors import UnsupportedModelError
 from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import read_json
 
@@ -160,15 +158,6 @@ def layer_of(path: str) -> int | None:
     if found is None:
         return None
     return int(found["layer"])
-
-
-def finite(values: Floats, path: str) -> Floats:
-    """Return values as they are. Raises FormatError where one is infinite or not a number."""
-    if not np.isfinite(values).all():
-        raise FormatError(
-            f"the adapter's change of {path} holds a value that is infinite or not a number"
-        )
-    return values
 
 
 def _place(path: str) -> tuple[float, float, str]:

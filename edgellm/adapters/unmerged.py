@@ -18,7 +18,7 @@ from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.folder import LAYER_NAME, LAYER_PREFIX, open_folder
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.lora.adapter import read_adapter
-from edgellm.converters.lora.changes import Adapter, LowRank
+from edgellm.converters.lora.changes import Adapter, LowRank, finite
 from edgellm.converters.lora.our_words import in_our_words
 from edgellm.converters.tensors.floats import Floats
 from edgellm.converters.tensors.recipe import first_few
@@ -29,6 +29,16 @@ from edgellm.models.layers import LayerChange
 from edgellm.models.linear import AddedProduct, Stretch
 
 MERGE_IT = "merge it into the weights: edgellm convert MODEL DEST --adapter FOLDER --bits 16"
+
+
+@dataclass(frozen=True, slots=True)
+class _Factors:
+    """A matrix's change in memory: up (O, R) with its scale, down (R, I), DoRA's lengths (O,)."""
+
+    path: str
+    up: Floats
+    down: Floats
+    magnitude: Floats | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +97,38 @@ class UnmergedAdapter:
             base = BaseRows(self.base)
         changes = []
         for layer in range(self.layers):
-            prefix = f"{LAYER_PREFIX}{layer}."
             products, stretches = {}, {}
             for stack, members in STACKS.items():
-                if added := self._added(prefix, members, dtype):
-                    products[stack] = added
+                own = self._factors(layer, members)
+                if own:
+                    products[stack] = self._added(members, own, dtype)
                 if base is not None and self._is_stretched(layer, members):
-                    stretches[stack] = self._stretch(prefix, members, base)
+                    stretches[stack] = self._stretch(members, own, base)
             changes.append(LayerChange(products, stretches))
         mx.eval([array for change in changes for array in change.arrays()])
         return changes
 
-    def _added(self, prefix: str, members: Iterable[str], dtype: mx.Dtype) -> list[AddedProduct]:
+    def _factors(self, layer: int, members: Iterable[str]) -> dict[str, _Factors]:
+        """Read the changes of a stack's members."""
+        paths = {member: f"{LAYER_PREFIX}{layer}.{member}" for member in members}
+        return {
+            member: _finite_factors(path, self.changes[path])
+            for member, path in paths.items()
+            if path in self.changes
+        }
+
+    def _added(
+        self, members: Iterable[str], own: Mapping[str, _Factors], dtype: mx.Dtype
+    ) -> list[AddedProduct]:
         """Return what is added to a stack's results."""
         added = []
         first = 0
         for member in members:
-            change = self.changes.get(prefix + member)
-            if change is not None:
-                up, down = _finite_factors(prefix + member, change)
-                added.append(
-                    AddedProduct(first, mx.array(down).astype(dtype), mx.array(up).astype(dtype))
+            if member in own:
+                down, up = (
+                    mx.array(part).astype(dtype) for part in (own[member].down, own[member].up)
                 )
+                added.append(AddedProduct(first, down, up))
             first += self.rows[member]
         return added
 
@@ -117,19 +137,21 @@ class UnmergedAdapter:
         own = (self.changes.get(f"{LAYER_PREFIX}{layer}.{member}") for member in members)
         return any(change is not None and change.magnitude is not None for change in own)
 
-    def _stretch(self, prefix: str, members: Iterable[str], base: BaseRows) -> Stretch:
+    def _stretch(
+        self, members: Iterable[str], own: Mapping[str, _Factors], base: BaseRows
+    ) -> Stretch:
         """Return the factors of a stack's results; 1 where a row keeps its length."""
         factors, rests, is_biased = [], [], False
         for member in members:
-            path, change = prefix + member, self.changes.get(prefix + member)
-            own = np.ones(self.rows[member], np.float32)
-            rest = np.zeros_like(own)
+            found = np.ones(self.rows[member], np.float32)
+            rest = np.zeros_like(found)
+            change = own.get(member)
             if change is not None and change.magnitude is not None:
-                own = base.factors(path, change, *_finite_factors(path, change))
-                bias = base.bias(path)
+                found = base.factors(change.path, change.magnitude, change.up, change.down)
+                bias = base.bias(change.path)
                 if bias is not None:
-                    rest, is_biased = (1 - own) * bias, True
-            factors.append(own)
+                    rest, is_biased = (1 - found) * bias, True
+            factors.append(found)
             rests.append(rest)
         left = mx.array(np.concatenate(rests)) if is_biased else None
         return Stretch(mx.array(np.concatenate(factors)), left)
@@ -204,16 +226,12 @@ def _require_additions(path: Path, adapter: Adapter) -> None:
             )
 
 
-def _finite_factors(name: str, change: LowRank) -> tuple[Floats, Floats]:
-    """Return up (O, R), multiplied by the scale, and down (R, I), in float32."""
+def _finite_factors(path: str, change: LowRank) -> _Factors:
+    """Read a change, the factors in float32 with the scale in ``up``."""
     # what overflows becomes infinite, and is refused
     with np.errstate(over="ignore", invalid="ignore"):
-        up = change.up_values() * np.float32(change.scale)
-    down = change.down.values()
-    for values in (up, down):
-        if not np.isfinite(values).all():
-            raise FormatError(
-                f"the adapter's change of {name} holds a value that is infinite or not a number"
-            )
+        up = finite(change.up_values() * np.float32(change.scale), path)
+    down = finite(change.down.values(), path)
     # the kernels read rows by address
-    return np.ascontiguousarray(up), np.ascontiguousarray(down)
+    up, down = np.ascontiguousarray(up), np.ascontiguousarray(down)
+    return _Factors(path, up, down, change.magnitude_values())

@@ -13,7 +13,7 @@ from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.converters.tensors.recipe import Matrix, Recipe, first_few, make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, float_rows
+from edgellm.converters.tensors.weight_stream import float_rows, row_parts
 from edgellm.errors import FormatError
 from edgellm.files.given_path import given_path
 from edgellm.hub.resolve import locate
@@ -75,11 +75,8 @@ class ModelMatrices:
 
     def matrix(self, path: str, less: ModelMatrices | None = None) -> Floats:
         """Read a matrix, less the same one of another model. Raises ReadError, FormatError."""
-        rows, columns = self.matrices[path].shape
-        values = np.empty((rows, columns), np.float32)
-        step = max(1, CHUNK_BYTES // (4 * columns))
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
+        values = np.empty(self.matrices[path].shape, np.float32)
+        for start, stop in row_parts(*values.shape):
             values[start:stop] = self.rows(path, start, stop)
             if less is not None:
                 values[start:stop] -= less.rows(path, start, stop)
@@ -175,10 +172,7 @@ def _differ(path: str, tuned: ModelMatrices, base: ModelMatrices) -> bool:
     allowed = 0.0
     if one.stored is None and other.stored is None and one.dtype != other.dtype:
         allowed = max(ROUNDING[one.dtype], ROUNDING[other.dtype])
-    rows, columns = one.shape
-    step = max(1, CHUNK_BYTES // (4 * columns))
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
+    for start, stop in row_parts(*one.shape):
         before = base.rows(path, start, stop)
         if (np.abs(tuned.rows(path, start, stop) - before) > allowed * np.abs(before)).any():
             return True

@@ -10,10 +10,10 @@ import mlx.core as mx
 import numpy as np
 
 from edgellm.adapters.forms import alpha_of, usual
-from edgellm.adapters.stored import finite
 from edgellm.adapters.unmerged import UnmergedAdapter, open_unmerged
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import ADAPTER_CONFIG, LAYER_PREFIX, inside
+from edgellm.converters.lora.changes import finite
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import ConfigError
 from edgellm.files.strict_json import read_json
