@@ -27,6 +27,9 @@ from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
 from edgellm.training.operations.products import frozen_product
 
+PROCESS_BYTES = 110 << 20
+"""Python, MLX, NumPy and the kernels, before a model is there."""
+
 CACHE_BYTES = 64 << 20
 """Freed memory that MLX keeps for later."""
 

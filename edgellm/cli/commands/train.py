@@ -114,10 +114,10 @@ def train(
 
 def _asker(load: LoadSettings, training: TrainOptions) -> Ask | None:
     """Return what asks models before and after; None where nobody wants it."""
-    from edgellm.training.asking.ask import Asker
-
     if not training.answers:
         return None
+    from edgellm.training.answers.ask import Asker
+
     return Asker(load, training.answer_tokens, note, show_doing)
 
 

@@ -17,13 +17,10 @@ from edgellm.training.kept_inputs import UNDER_WAY
 from edgellm.training.low_rank import LoraSettings, count_learned, first_changed
 from edgellm.training.operations.layer_floats import layer_floats
 from edgellm.training.operations.products import BLOCK_BYTES
-from edgellm.training.trained_model import CACHE_BYTES, LayersInMemory
+from edgellm.training.trained_model import CACHE_BYTES, PROCESS_BYTES, LayersInMemory
 
 ITEM = 4
 """Bytes of a number of hidden states and derivatives."""
-
-PROCESS_BYTES = 110 << 20
-"""Python, MLX, NumPy and the kernels, before a model is there."""
 
 HEAD_FLOATS = 5
 """Arrays of a head's logits that its loss holds; one of them stays, where kernels multiply."""

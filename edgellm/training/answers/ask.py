@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import mlx.core as mx
+
 from edgellm.console.units import plural
-from edgellm.device.machine import process_memory
+from edgellm.device.machine import process_memory, release_free_memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
@@ -16,7 +18,7 @@ from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 from edgellm.open_llm import open_llm
 from edgellm.settings import LoadSettings, Sampling
 from edgellm.tokenizer import Tokenizer
-from edgellm.training.run.memory import PROCESS_BYTES
+from edgellm.training.trained_model import PROCESS_BYTES
 
 TOKENS, TOKENS_FROM_DISK = 64, 16
 """Of an answer, if nobody says how many; fewer where each one costs a pass over the disk."""
@@ -85,6 +87,9 @@ class Asker:
             doing(name)
             with open_llm(checkpoint, tokenizer, settings, plan=plan) as llm:
                 completions = llm.generate_batch(prompts, sampling)
+        # what learns next has planned its memory without it
+        mx.clear_cache()
+        release_free_memory()
         for completion in completions:
             if completion.error is not None:
                 self._say(f"no answers: {completion.error.message}")

@@ -12,9 +12,9 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import MemoryBudgetError
 from edgellm.settings import LoadSettings, parse_budget
 from edgellm.training.adapter_folder import write_adapter
-from edgellm.training.asking.ask import Asker
+from edgellm.training.answers.ask import Asker
 from edgellm.training.low_rank import initial_changes
-from edgellm.training.run.memory import PROCESS_BYTES
+from edgellm.training.trained_model import PROCESS_BYTES
 
 PROMPTS = [[1, 40, 41, 42], [1, 50], [1, 60, 61]]
 
