@@ -145,4 +145,5 @@ def _training_facts(
         target,
         lengths=[training.max_tokens] * training.batch,
         here=here,
+        asks=training.answers > 0,
     ).as_dict()

@@ -103,6 +103,7 @@ def forecast_training(
     *,
     lengths: Sequence[int],
     here: bool,
+    asks: bool = False,
 ) -> TrainingForecast:
     """Return the memory and time of a step, before the model is opened.
 
@@ -113,6 +114,7 @@ def forecast_training(
         target: another machine, whose arithmetic is assumed.
         lengths: tokens of each record of the largest step; of preferences, of each answer's.
         here: whether the model's files are on this machine, so that it can be measured.
+        asks: whether the model answers questions before it learns.
 
     Raises:
         MemoryBudgetError, ConfigError: as training does.
@@ -135,6 +137,7 @@ def forecast_training(
         micro_tokens=settings.micro_tokens,
         longest=longest,
         reference=prefers,
+        asks=asks,
     )
     config = checkpoint.config
     first = first_changed(lora, config.num_hidden_layers)
@@ -151,7 +154,12 @@ def forecast_training(
         total=memory.total,
         budget=budget,
         least=least_memory(
-            checkpoint, lora, step_tokens=step_tokens, longest=longest, reference=prefers
+            checkpoint,
+            lora,
+            step_tokens=step_tokens,
+            longest=longest,
+            reference=prefers,
+            asks=asks,
         ),
         pinned=memory.pinned,
         layers=memory.count,

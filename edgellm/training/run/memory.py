@@ -22,6 +22,9 @@ from edgellm.training.trained_model import CACHE_BYTES, PROCESS_BYTES, LayersInM
 ITEM = 4
 """Bytes of a number of hidden states and derivatives."""
 
+ANSWERS_BYTES = 16 << 20
+"""Of a process whose model has answered questions: what its allocator cannot give back."""
+
 HEAD_FLOATS = 5
 """Arrays of a head's logits that its loss holds; one of them stays, where kernels multiply."""
 
@@ -41,7 +44,8 @@ class TrainingMemory:
         backward: derivatives of one layer, and of the head.
         results: of the products and attention of all layers, so that they need not be computed
             again; 0 where there is no room for them besides all layers.
-        process: what a process takes without a model, with MLX's cache and the reads under way.
+        process: what a process takes without a model, with MLX's cache, the reads under way, and
+            what answers before training leave.
         pinned: layers that stay.
         count: layers in all.
         micro_tokens: tokens that go through a layer together.
@@ -54,7 +58,7 @@ class TrainingMemory:
     adapter: int
     kept_inputs: int
     backward: int
-    process: int = PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES
+    process: int
     results: int = 0
     pinned: int
     count: int
@@ -65,15 +69,7 @@ class TrainingMemory:
     @property
     def total(self) -> int:
         """All of it."""
-        return (
-            self.outer
-            + self.layers
-            + self.adapter
-            + self.kept_inputs
-            + self.backward
-            + self.results
-            + self.process
-        )
+        return sum(self.parts.values())
 
     @property
     def parts(self) -> dict[str, int]:
@@ -125,6 +121,7 @@ def plan_training(
     micro_tokens: int,
     longest: int,
     reference: bool = False,
+    asks: bool = False,
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
@@ -139,11 +136,12 @@ def plan_training(
         micro_tokens: that go through a layer together, at most.
         longest: tokens of the longest sequence.
         reference: whether a step's tokens also go through the model as it was.
+        asks: whether the model answers questions before it learns.
 
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
     """
-    step = _Step(checkpoint, lora, step_tokens, longest, reference)
+    step = _Step(checkpoint, lora, step_tokens, longest, reference, asks)
     least = step.fitting(budget, min(max(micro_tokens, longest), step_tokens))
     if least is None:
         total = step.least.total
@@ -171,9 +169,10 @@ def least_memory(
     step_tokens: int,
     longest: int,
     reference: bool = False,
+    asks: bool = False,
 ) -> int:
     """Return the smallest budget that ``plan_training`` takes, of whole megabytes."""
-    least = _Step(checkpoint, lora, step_tokens, longest, reference).least
+    least = _Step(checkpoint, lora, step_tokens, longest, reference, asks).least
     return math.ceil(least.total / 1e6) * 1_000_000
 
 
@@ -196,6 +195,7 @@ class _Step:
         tokens: of the step.
         longest: tokens of its longest sequence.
         reference: whether its tokens also go through the model as it was.
+        asks: whether the model answers questions before it learns.
     """
 
     checkpoint: Checkpoint
@@ -203,6 +203,7 @@ class _Step:
     tokens: int
     longest: int
     reference: bool
+    asks: bool
 
     @property
     def changed(self) -> int:
@@ -264,6 +265,7 @@ class _Step:
             adapter=ITEM * ((4 + self.reference) * count_learned(config, lora) + squares),
             kept_inputs=states * input_bytes,
             backward=int(backward),
+            process=PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES + ANSWERS_BYTES * self.asks,
             pinned=0,
             count=config.num_hidden_layers,
             micro_tokens=tokens,

@@ -244,6 +244,7 @@ def _planned(
         micro_tokens=request.settings.micro_tokens,
         longest=longest or lengths[0],
         reference=reference,
+        asks=request.answers > 0,
     )
 
 

@@ -62,6 +62,7 @@ def test_a_step_reads_what_was_forecast(checkpoint, layers):
         adapter=0,
         kept_inputs=0,
         backward=0,
+        process=0,
         pinned=0,
         count=LAYERS,
         micro_tokens=100,

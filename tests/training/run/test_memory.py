@@ -9,7 +9,7 @@ from support.training import LORA
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import MemoryBudgetError
 from edgellm.training.low_rank import count_numbers, initial_changes
-from edgellm.training.run.memory import plan_training
+from edgellm.training.run.memory import least_memory, plan_training
 
 TOKENS = {"step_tokens": 4000, "micro_tokens": 1024, "longest": 100}
 
@@ -68,6 +68,16 @@ def test_kept_inputs_go_to_a_file_only_where_memory_would_not_do(checkpoint):
     assert plans[0].disk_bytes == LAYERS * plans[0].input_bytes
     assert "written and read a step" in plans[0].in_words()
     assert "written" not in plans[-1].in_words()
+
+
+def test_what_answers_before_training_leave_is_in_the_plan_and_in_the_least(checkpoint):
+    quiet, asks = (
+        plan_training(checkpoint, LORA, 1 << 40, **TOKENS, asks=asks) for asks in (False, True)
+    )
+    assert asks.process - quiet.process == asks.total - quiet.total == 16 << 20
+    own = {name: TOKENS[name] for name in ("step_tokens", "longest")}
+    more = least_memory(checkpoint, LORA, **own, asks=True) - least_memory(checkpoint, LORA, **own)
+    assert more == pytest.approx(16 << 20, abs=1_000_000), "of whole megabytes"
 
 
 def test_numbers_are_counted_as_they_are_learned(checkpoint):
