@@ -63,9 +63,8 @@ def read_rows(path: str | Path, example: str) -> list[Row]:
         example: of a row, for hints: ``{"text": "..."}``.
 
     Raises:
-        ConfigError: nothing there can be read, or it is a folder.
-        FormatError: it is of another format, holds no row, or lines that are no JSON objects;
-            says which.
+        ConfigError: nothing there can be read, it is a folder, or it holds no row.
+        FormatError: it is of another format, or has lines that are no JSON objects; says which.
     """
     found = given_path(path)
     hint = f"write one JSON object per line, such as {example}"
@@ -90,7 +89,7 @@ def read_rows(path: str | Path, example: str) -> list[Row]:
     else:
         rows = reader.lines()
     if not rows:
-        raise FormatError(f"{found} holds no row", hint=hint)
+        raise ConfigError(f"{found} holds no row", hint=hint)
     return rows
 
 

@@ -124,7 +124,7 @@ def _asker(load: LoadSettings, training: TrainOptions) -> Ask | None:
 def _say_plan(run: TrainingRun, batch: int) -> None:
     """Say what will be learned, and what it takes."""
     data, memory, trainer = run.data, run.memory, run.trainer
-    for sentence in [*data.notes(), *run.notes]:
+    for sentence in run.notes:
         note(sentence)
     note(
         f"{plural(len(data.sequences), 'sequence')} of {plural(data.tokens, 'token')}, of which "

@@ -48,8 +48,8 @@ def read_pairs(path: str | Path) -> list[PairRecord]:
     """Return the pairs of a file: JSON lines, or a list in JSON.
 
     Raises:
-        ConfigError: there is no such file.
-        FormatError: it holds no pair, or records that are none; says the lines.
+        ConfigError: there is no such file, or it is empty.
+        FormatError: it has records that are no pairs; says the lines.
         ReadError: it cannot be read.
     """
     pairs = []

@@ -61,8 +61,8 @@ def read_records(path: str | Path) -> list[Record]:
     """Return the records of a file: JSON lines, or a list in JSON; of plain text, its documents.
 
     Raises:
-        ConfigError: there is no such file.
-        FormatError: it holds no record, or records that nothing is learned from; says the lines.
+        ConfigError: there is no such file, or it is empty.
+        FormatError: it has records that nothing is learned from; says the lines.
         ReadError: it cannot be read.
     """
     records = []

@@ -66,25 +66,30 @@ class Rendered:
             hint = f"raise --max-tokens, or {hint}"
         raise ConfigError(reasons, hint=hint)
 
-    def notes(self) -> list[str]:
-        """Return what a person should know of the records, in sentences."""
+    def notes(self, *, verb: str = "learned") -> list[str]:
+        """Return what a person should know of the records, in sentences.
+
+        Args:
+            verb: what is done with them.
+        """
         said = []
+        repeated = self.repeated
         if self.cut:
             said.append(f"cut at --max-tokens: {plural(self.cut, 'record')}")
-        if self.repeated:
+        if repeated:
             said.append(
-                f"there more than once, and learned as often: {plural(self.repeated, 'sequence')}"
+                f"there more than once, and {verb} as often: {plural(repeated, 'sequence')}"
             )
         if self.parted:
             said.append(
-                f"of {plural(self.parted, 'record')} each answer is learned by itself: the chat "
+                f"of {plural(self.parted, 'record')} each answer is {verb} by itself: the chat "
                 "template writes earlier turns in another way once later ones follow"
             )
         if self.left_out:
-            said.append(f"nothing is learned of {_listed(self.left_out, 'record')}")
+            said.append(f"nothing is {verb} of {_listed(self.left_out, 'record')}")
         if self.held:
             said.append(
-                f"the text of a control token in {plural(self.held, 'record')} is read and learned "
+                f"the text of a control token in {plural(self.held, 'record')} is read and {verb} "
                 "as text; whole chats are given as messages"
             )
         if self.control:

@@ -18,6 +18,9 @@ from edgellm.training.run.trainer import Trainer
 
 PAGE = "training.html"
 
+Table = Sequence[tuple[str, str]]
+"""Names, each with what stands behind it."""
+
 
 def page_facts(
     request: TrainRequest,
@@ -26,8 +29,7 @@ def page_facts(
     *,
     learned: int,
     answers: Sequence[ShownAnswer],
-    data: Rendered,
-    valid: int,
+    data: Table,
     memory: TrainingMemory | FullMemory,
 ) -> PageFacts:
     """Return a run as its page shows it.
@@ -38,8 +40,7 @@ def page_facts(
         steps: that were taken.
         learned: numbers that are learned.
         answers: before and after.
-        data: what became of the records.
-        valid: sequences that are not learned.
+        data: what became of the records, as ``data_table`` has it.
         memory: what it takes.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -54,15 +55,10 @@ def page_facts(
         machine.chip_name(),
     ]
     tables = {
-        "Data": [
-            ("sequences", f"{len(data.sequences):,}"),
-            ("tokens", f"{data.tokens:,}, of which {data.learned:,} are learned"),
-            ("not learned", plural(valid, "sequence") if valid else "none"),
-            *(("note", note) for note in data.notes()),
-        ],
+        "Data": data,
         "Memory, as planned": [
             *((name, size(nbytes)) for name, nbytes in memory.parts.items()),
-            ("together", size(sum(memory.parts.values()))),
+            ("together", size(memory.total)),
             ("in short", memory.in_words()),
             ("peak of the process so far", size(machine.peak_process_memory())),
         ],
@@ -84,6 +80,22 @@ def page_facts(
         limit=request.settings.rates.clip,
         tables=tables,
     )
+
+
+def data_table(data: Rendered, valid: int, notes: Sequence[str]) -> Table:
+    """Return what became of the records; it looks at each token, and is the same at each save.
+
+    Args:
+        data: of those that are learned.
+        valid: sequences that are not learned.
+        notes: of all records.
+    """
+    return [
+        ("sequences", f"{len(data.sequences):,}"),
+        ("tokens", f"{data.tokens:,}, of which {data.learned:,} are learned"),
+        ("not learned", plural(valid, "sequence") if valid else "none"),
+        *(("note", note) for note in notes),
+    ]
 
 
 def _text(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,7 +31,7 @@ from edgellm.training.learners.adapter import AdapterLearner
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.learners.preference import PreferenceLearner
-from edgellm.training.micro_batch import PreferencePair, TrainingSequence
+from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.going_on import facts_of, state_of
 from edgellm.training.run.memory import TrainingMemory, plan_training
 from edgellm.training.run.request import TrainRequest
@@ -43,77 +44,54 @@ Item = TypeVar("Item", bound=TrainingItem)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation(Generic[Item]):
-    """A run that can begin.
+    """A run that can begin, whose model is not open yet.
 
     Attributes:
         request: what is asked for, with the settings that follow from a start.
+        tokenizer: of the model.
         template: that the records are written in.
         data: what became of the records.
+        held_out: what became of those that are not learned.
         items: that are learned.
         valid: that are not, whose loss is said after each epoch.
-        valid_bytes: of the texts of these; 0 where not all of a record is learned.
         memory: what it takes.
         facts: what a run must have in common with one that goes on from it.
         state: where to go on; None begins.
-        learner: of the open model.
+        open: opens the model, and returns its learner.
         is_fused: whether the model's files hold several of a layer's matrices in one.
     """
 
     request: TrainRequest
+    tokenizer: Tokenizer
     template: Template
     data: Rendered
+    held_out: Rendered
     items: Sequence[Item]
     valid: Sequence[Item]
-    valid_bytes: int = 0
     memory: TrainingMemory | FullMemory
     facts: Mapping[str, Any]
     state: SavedState | None
-    learner: Learner[Item]
+    open: Callable[[], Learner[Item]]
     is_fused: bool
 
-
-Meanwhile = Callable[[Sequence[TrainingSequence], Tokenizer, TrainRequest], None]
-"""Is called with sequences (those that are not learned, if there are such) before a model opens."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request with the model that it names, and all else that a run is prepared from.
-
-    Attributes:
-        request: what is asked for, with the settings that follow from a start.
-        checkpoint: the model.
-        tokenizer: its own.
-        start: the adapter that the run begins with, if any.
-        meanwhile: as ``prepare`` has it.
-    """
-
-    request: TrainRequest
-    checkpoint: Checkpoint
-    tokenizer: Tokenizer
-    start: StartAdapter | None
-    meanwhile: Meanwhile
-
-    def facts(self, data: Rendered) -> Mapping[str, Any]:
-        """Return what a run must have in common with one that goes on from it."""
-        start = None if self.start is None else self.start.opened.fingerprint()
-        model = fingerprint(self.checkpoint)
-        return facts_of(self.request, model, data, day=self.tokenizer.today, start=start)
-
     @property
-    def is_fused(self) -> bool:
-        """Whether the model's files hold several of a layer's matrices in one."""
-        return has_fused_layers(open_folder(self.checkpoint.folder.path).config)
+    def asked_of(self) -> Sequence[TrainingSequence]:
+        """Sequences with good answers: of those that are not learned, if there are such."""
+        sequences = self.held_out.sequences or self.data.sequences
+        # of a pair the chosen one comes first
+        return sequences[::2] if self.request.settings.stage == "dpo" else sequences
+
+    def said_of_records(self) -> list[str]:
+        """Return what a person should know of the records, in sentences."""
+        of_valid = self.held_out.notes(verb="counted")
+        return [*self.data.notes(), *(f"of --valid: {note}" for note in of_valid)]
 
 
-def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Preparation[Any]:
-    """Return a run that can begin: data are read, memory is planned, and the model is open.
-
-    A stage has items of its own, and a method a learner: each is a function here.
+def prepare(request: TrainRequest) -> Preparation[Any]:
+    """Return a run that can begin: data are read, and memory is planned.
 
     Args:
         request: what is asked for.
-        meanwhile: called when all has been checked, and no model is in memory yet.
 
     Raises:
         ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
@@ -136,166 +114,141 @@ def prepare(request: TrainRequest, meanwhile: Meanwhile = lambda *_: None) -> Pr
         start = open_start(request.start, checkpoint, request.settings.lora)
         settings = replace(request.settings, lora=start.lora)
         request = replace(request, settings=settings)
-    asked = _Asked(request, checkpoint, tokenizer, start, meanwhile)
-    if request.settings.stage == "dpo":
-        return _of_pairs(asked)
-    return _of_sequences(asked)
-
-
-def _of_sequences(asked: _Asked) -> Preparation[TrainingSequence]:
-    """Return a run over sequences, whose next tokens are learned."""
-    request, checkpoint, tokenizer = asked.request, asked.checkpoint, asked.tokenizer
     template = request.template or _template_of(tokenizer)
-    data = _rendered(request, request.data, tokenizer, template)
-    held_out = Rendered()
+    data, held_out = _rendered(request, request.data, tokenizer, template), Rendered()
     if request.valid is not None:
         held_out = _rendered(request, request.valid, tokenizer, template)
-    facts = asked.facts(data)
-    items = [*data.sequences, *held_out.sequences]
-    if request.settings.method == "full":
-        full = _planned_whole(request, checkpoint, items)
-        memory: FullMemory | TrainingMemory = full
-        state = state_of(request, facts, len(number_shapes(checkpoint.config)), data.sequences)
-        asked.meanwhile(held_out.sequences or data.sequences, tokenizer, request)
-        learner: Learner[TrainingSequence] = FullLearner(
-            checkpoint,
-            micro_tokens=full.micro_tokens,
-            keeps_results=full.results > 0,
-            kernels=engine_for(request.load),
-            dtype=request.dtype,
-        )
-    else:
-        adapted = _planned(request, checkpoint, items)
-        memory = adapted
-        state = state_of(request, facts, checkpoint.config.num_hidden_layers, data.sequences)
-        asked.meanwhile(held_out.sequences or data.sequences, tokenizer, request)
-        learner = AdapterLearner(**_of_adapter(asked, adapted))
-    return Preparation(
-        request=request,
-        template=template,
-        data=data,
-        items=data.sequences,
-        valid=held_out.sequences,
-        valid_bytes=held_out.text_bytes,
-        memory=memory,
-        facts=facts,
-        state=state,
-        learner=learner,
-        is_fused=asked.is_fused,
-    )
-
-
-def _of_pairs(asked: _Asked) -> Preparation[PreferencePair]:
-    """Return a run over pairs: that one answer is better than another is learned."""
-    request, checkpoint, tokenizer = asked.request, asked.checkpoint, asked.tokenizer
-    template = request.template or _template_of(tokenizer)
-    data = _rendered_pairs(request, request.data, tokenizer, template)
-    held_out = Rendered()
-    if request.valid is not None:
-        held_out = _rendered_pairs(request, request.valid, tokenizer, template)
-    pairs, valid = pairs_in(data), pairs_in(held_out)
-    memory = _planned(
+    items, valid = _items(request, data), _items(request, held_out)
+    method = _of_all if request.settings.method == "full" else _of_adapter
+    sequences = [*data.sequences, *held_out.sequences]
+    planned = method(request, checkpoint, start, [*items, *valid], sequences)
+    facts = facts_of(
         request,
-        checkpoint,
-        [*pairs, *valid],
-        longest=max(one.length for one in [*data.sequences, *held_out.sequences]),
-        reference=True,
+        fingerprint(checkpoint),
+        data,
+        day=day,
+        start=None if start is None else start.opened.fingerprint(),
     )
-    facts = asked.facts(data)
-    state = state_of(request, facts, checkpoint.config.num_hidden_layers, pairs)
-    asked.meanwhile([pair.chosen for pair in valid or pairs], tokenizer, request)
     return Preparation(
         request=request,
+        tokenizer=tokenizer,
         template=template,
         data=data,
-        items=pairs,
+        held_out=held_out,
+        items=items,
         valid=valid,
-        memory=memory,
+        memory=planned.memory,
         facts=facts,
-        state=state,
-        learner=PreferenceLearner(**_of_adapter(asked, memory), beta=request.settings.beta),
-        is_fused=asked.is_fused,
+        state=state_of(request, facts, planned.parts, items),
+        open=planned.open,
+        is_fused=has_fused_layers(open_folder(checkpoint.folder.path).config),
     )
-
-
-def _planned(
-    request: TrainRequest,
-    checkpoint: Checkpoint,
-    items: Sequence[TrainingItem],
-    *,
-    longest: int | None = None,
-    reference: bool = False,
-) -> TrainingMemory:
-    """Return the memory of learning an adapter.
-
-    Args:
-        request: of the run.
-        checkpoint: the model.
-        items: of which a step has the largest at worst.
-        longest: tokens of the longest sequence; None: of the longest item.
-        reference: whether the model as it was computes, too.
-    """
-    lengths = sorted((item.length for item in items), reverse=True)
-    return plan_training(
-        checkpoint,
-        request.settings.lora,
-        budget_for(request.load),
-        step_tokens=sum(lengths[: request.settings.batch]),
-        micro_tokens=request.settings.micro_tokens,
-        longest=longest or lengths[0],
-        reference=reference,
-        asks=request.answers > 0,
-    )
-
-
-def _planned_whole(
-    request: TrainRequest, checkpoint: Checkpoint, items: Sequence[TrainingItem]
-) -> FullMemory:
-    require_plain(checkpoint)
-    return plan_full(
-        checkpoint.config,
-        budget_for(request.load),
-        micro_tokens=request.settings.micro_tokens,
-        longest=max(item.length for item in items),
-        data_tokens=sum(item.length for item in items),
-    )
-
-
-def _of_adapter(asked: _Asked, memory: TrainingMemory) -> dict[str, Any]:
-    """Return what a learner of an adapter is made of, by name; the model is opened."""
-    request, checkpoint = asked.request, asked.checkpoint
-    lora = request.settings.lora
-    inputs = None
-    if memory.inputs_on_disk:
-        place = request.folder.absolute().parent
-        inputs = InputsOnDisk(place, memory.inputs_on_disk, memory.disk_bytes)
-    return {
-        "opened": OpenModel(checkpoint, lora, memory.in_memory, request.load, inputs=inputs),
-        "config": checkpoint.config,
-        "lora": lora,
-        "micro_tokens": memory.micro_tokens,
-        "seed": request.settings.seed,
-        "base": request.model,
-        "form": request.form,
-        "start": asked.start,
-    }
 
 
 def _rendered(
     request: TrainRequest, path: Path, tokenizer: Tokenizer, template: Template
 ) -> Rendered:
+    """Return what a stage makes of a file's records."""
+    most = request.max_tokens
+    if request.settings.stage == "dpo":
+        return render_pairs(read_pairs(path), tokenizer, template=template, max_tokens=most)
     records = read_records(path)
     if request.settings.stage == "text":
-        return windows(records, tokenizer, max_tokens=request.max_tokens)
-    return render(records, tokenizer, template=template, max_tokens=request.max_tokens)
+        return windows(records, tokenizer, max_tokens=most)
+    return render(records, tokenizer, template=template, max_tokens=most)
 
 
-def _rendered_pairs(
-    request: TrainRequest, path: Path, tokenizer: Tokenizer, template: Template
-) -> Rendered:
-    return render_pairs(
-        read_pairs(path), tokenizer, template=template, max_tokens=request.max_tokens
+def _items(request: TrainRequest, rendered: Rendered) -> Sequence[TrainingItem]:
+    """Return what a step of a stage has some of."""
+    return pairs_in(rendered) if request.settings.stage == "dpo" else rendered.sequences
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What a method takes.
+
+    Attributes:
+        memory: of a step.
+        parts: of the numbers that are learned: layers, for example.
+        open: opens the model, and returns its learner.
+    """
+
+    memory: TrainingMemory | FullMemory
+    parts: int
+    open: Callable[[], Learner[Any]]
+
+
+def _of_all(
+    request: TrainRequest,
+    checkpoint: Checkpoint,
+    _start: StartAdapter | None,
+    _items: Sequence[TrainingItem],
+    sequences: Sequence[TrainingSequence],
+) -> _Planned:
+    """Return what it takes to learn every number of a model, of the items' sequences."""
+    require_plain(checkpoint)
+    memory = plan_full(
+        checkpoint.config,
+        budget_for(request.load),
+        micro_tokens=request.settings.micro_tokens,
+        longest=max(one.length for one in sequences),
+        data_tokens=sum(one.length for one in sequences),
     )
+
+    def opened() -> FullLearner:
+        return FullLearner(
+            checkpoint,
+            micro_tokens=memory.micro_tokens,
+            keeps_results=memory.results > 0,
+            kernels=engine_for(request.load),
+            dtype=request.dtype,
+        )
+
+    return _Planned(memory, len(number_shapes(checkpoint.config)), opened)
+
+
+def _of_adapter(
+    request: TrainRequest,
+    checkpoint: Checkpoint,
+    start: StartAdapter | None,
+    items: Sequence[TrainingItem],
+    sequences: Sequence[TrainingSequence],
+) -> _Planned:
+    """Return what it takes to learn an adapter, of the items and their sequences."""
+    settings = request.settings
+    prefers = settings.stage == "dpo"
+    lengths = sorted((item.length for item in items), reverse=True)
+    memory = plan_training(
+        checkpoint,
+        settings.lora,
+        budget_for(request.load),
+        step_tokens=sum(lengths[: settings.batch]),
+        micro_tokens=settings.micro_tokens,
+        longest=max(one.length for one in sequences),
+        reference=prefers,
+        asks=request.answers > 0,
+    )
+
+    def opened() -> Learner[Any]:
+        inputs = None
+        if memory.inputs_on_disk:
+            place = request.folder.absolute().parent
+            inputs = InputsOnDisk(place, memory.inputs_on_disk, memory.disk_bytes)
+        learner: Callable[..., Learner[Any]] = AdapterLearner
+        if prefers:
+            learner = partial(PreferenceLearner, beta=settings.beta)
+        return learner(
+            OpenModel(checkpoint, settings.lora, memory.in_memory, request.load, inputs=inputs),
+            checkpoint.config,
+            settings.lora,
+            micro_tokens=memory.micro_tokens,
+            seed=settings.seed,
+            base=request.model,
+            form=request.form,
+            start=start,
+        )
+
+    return _Planned(memory, checkpoint.config.num_hidden_layers, opened)
 
 
 def _template_of(tokenizer: Tokenizer) -> Template:

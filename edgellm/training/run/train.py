@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,17 +17,15 @@ from edgellm.errors import ConversionError
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
-from edgellm.tokenizer import Tokenizer
 from edgellm.training.answers.kept_answers import Ask, KeptAnswers
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.rendering import Rendered
 from edgellm.training.full.memory import FullMemory
 from edgellm.training.low_rank import count_numbers
-from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.page.step_log import StepLog
 from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.memory import TrainingMemory
-from edgellm.training.run.page_facts import PAGE, page_facts
+from edgellm.training.run.page_facts import PAGE, data_table, page_facts
 from edgellm.training.run.preparation import Preparation, prepare
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.settings import TrainSettings
@@ -72,11 +70,17 @@ class TrainingRun:
         data: the records as sequences.
         memory: what it takes.
         trainer: takes the steps.
-        notes: what a person should know of its length, in sentences.
+        notes: what a person should know of its records and its length, in sentences.
     """
 
     def __init__(self, request: TrainRequest, ask: Ask | None = None) -> None:
-        self._request = request
+        prepared = prepare(request)
+        self._request = request = prepared.request
+        self.template: Template = prepared.template
+        self.data: Rendered = prepared.data
+        self.memory: TrainingMemory | FullMemory = prepared.memory
+        self._valid_bytes = prepared.held_out.text_bytes
+        self._valid, self._facts = prepared.valid, prepared.facts
         self.answers: KeptAnswers = KeptAnswers(
             request.folder,
             ask,
@@ -84,18 +88,15 @@ class TrainingRun:
             seed=request.settings.seed,
             resume=request.resume,
         )
-        prepared = prepare(request, self._ask_before)
-        self._request = request = prepared.request
-        self.template: Template = prepared.template
-        self.data: Rendered = prepared.data
-        self.memory: TrainingMemory | FullMemory = prepared.memory
-        self._valid_bytes = prepared.valid_bytes
-        self._valid, self._facts = prepared.valid, prepared.facts
-        self._learner = prepared.learner
+        start = None if request.start is None else request.start.folder
+        self.answers.before(prepared.asked_of, prepared.tokenizer, request.model, start)
+        self._learner = prepared.open()
         self.trainer: Trainer[Any] = Trainer(
-            prepared.learner, prepared.items, request.settings, prepared.state
+            self._learner, prepared.items, request.settings, prepared.state
         )
-        self.notes: list[str] = _notes(self.trainer, prepared, request)
+        said = prepared.said_of_records()
+        self.notes: list[str] = [*said, *_notes(self.trainer, prepared, request)]
+        self._data_table = data_table(self.data, len(self._valid), said)
         self._log = StepLog(request.folder, self.trainer.step)
         self._learned = count_numbers(self.trainer.numbers)
         self._begun_at = self.trainer.step
@@ -116,6 +117,7 @@ class TrainingRun:
         """
         trainer = self.trainer
         self.save()  # where the disk refuses, it does so now
+        self.answers.save()
         if self._valid and not trainer.history:
             before = self._epoch(0, None)
             trainer.history.append(asdict(before))
@@ -161,6 +163,7 @@ class TrainingRun:
             self.answers.after(str(folder), None)
         else:
             self.answers.after(self._request.model, folder)
+        self.answers.save()
         self._save_page()
 
     def close(self) -> None:
@@ -169,14 +172,7 @@ class TrainingRun:
             self._learner.close()
         self._is_open = False
 
-    def _ask_before(
-        self, sequences: Sequence[TrainingSequence], tokenizer: Tokenizer, request: TrainRequest
-    ) -> None:
-        start = None if request.start is None else request.start.folder
-        self.answers.before(sequences, tokenizer, request.model, start)
-
     def _save_page(self) -> None:
-        self.answers.save()
         text = training_page(self._page_facts())
         write_file(self._request.folder / PAGE, [text.encode()], durable=False)
 
@@ -212,8 +208,7 @@ class TrainingRun:
             self.trainer,
             self._log.steps,
             learned=self._learned,
-            data=self.data,
-            valid=len(self._valid),
+            data=self._data_table,
             memory=self.memory,
             answers=self.answers.shown,
         )

@@ -108,7 +108,6 @@ def test_records_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no row"),
         ("{", "line 1"),
         ('{"text": "a"}\n{"prompt": "a"}', "line 2: it has no completion, but prompt"),
         ('{"instruction": "a", "output": null}', "line 1: output is None"),
@@ -125,6 +124,15 @@ def test_bad_records_are_named_by_their_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(FormatError, match=message):
         read_records(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "[]"])
+def test_an_empty_file_is_another_than_was_meant(tmp_path, text):
+    path = tmp_path / "empty.jsonl"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="holds no row") as refused:
+        read_records(path)
+    assert refused.value.exit_code == 2, "as where nothing is learned of any record"
 
 
 def test_bytes_that_are_no_utf8_are_named(tmp_path):

@@ -289,6 +289,28 @@ def test_a_run_that_goes_on_in_another_form_leaves_one_adapter(folder, data, tmp
     assert names == own | {"adapters.safetensors", "adapter_config.json"}
 
 
+def test_what_became_of_records_that_are_not_learned_is_said_too(folder, data, tmp_path):
+    path = tmp_path / "valid.jsonl"
+    rows = [
+        *ROWS[:1],
+        *ROWS[:1],
+        {"prompt": "long " * 60, "completion": "a"},
+        {"prompt": "a", "completion": "long " * 60},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = request(folder, data, tmp_path / "out")
+    with open_run(dataclasses.replace(asked, valid=path, max_tokens=40)) as run:
+        run.save()
+        expected = [
+            "of --valid: cut at --max-tokens: 2 records",
+            "of --valid: there more than once, and counted as often: 1 sequence",
+            "of --valid: nothing is counted of 1 record (line 3)",
+        ]
+        assert run.notes == expected
+    page = (tmp_path / "out" / "training.html").read_text()
+    assert all(note in page for note in expected)
+
+
 def test_an_epoch_of_which_no_step_was_applied_says_so(folder, data, tmp_path, capsys):
     command = ["train", str(folder), str(data), str(tmp_path / "out"), "--answers", "0"]
     command += ["--rate", "1e30", "--schedule", "constant", "--warmup", "0", "--batch", "8"]

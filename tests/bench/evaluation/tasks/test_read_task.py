@@ -91,7 +91,6 @@ def refused(path, *, error=FormatError, **settings):
         (["", '{"text": "a", "text": "b"}'], "line 2: the row is not valid JSON: the key 'text'"),
         (["[1, 2]"], "line 1: the row is not a JSON object"),
         (["text,label", "hello,cards"], "a table, not lines of JSON / make JSON lines of it"),
-        ([""], "holds no row"),
         (["[", ' {"text": "a", "label": "b"},', " 3]"], "line 3: the row is not a JSON object"),
         (['[{"text": "a", "label": "b"}'], "the list does not end"),
         (['{"foo": 1}'], "no kind of task has these fields: 'foo'"),
@@ -206,6 +205,8 @@ def test_files_of_other_formats_say_what_to_do(tmp_path):
         tmp_path, error=ConfigError
     )
     assert "there is no file" in refused(tmp_path / "none.jsonl", error=ConfigError)
+    (tmp_path / "empty.jsonl").touch()
+    assert "holds no row" in refused(tmp_path / "empty.jsonl", error=ConfigError)
 
 
 def test_lists_marks_of_byte_order_and_blank_lines_are_read(tmp_path):
