@@ -76,7 +76,7 @@ class Preparation(Generic[Item]):
 
     @property
     def asked_of(self) -> Sequence[TrainingSequence]:
-        """Sequences with good answers: of those that are not learned, if there are such."""
+        """Sequences that questions are taken of: those that are not learned, if there are such."""
         sequences = self.held_out.sequences or self.data.sequences
         # of a pair the chosen one comes first
         return sequences[::2] if self.request.settings.stage == "dpo" else sequences
@@ -148,7 +148,7 @@ def prepare(request: TrainRequest) -> Preparation[Any]:
 def _rendered(
     request: TrainRequest, path: Path, tokenizer: Tokenizer, template: Template
 ) -> Rendered:
-    """Return what a stage makes of a file's records."""
+    """Return the sequences that a stage makes of a file."""
     most = request.max_tokens
     if request.settings.stage == "dpo":
         return render_pairs(read_pairs(path), tokenizer, template=template, max_tokens=most)
@@ -159,13 +159,13 @@ def _rendered(
 
 
 def _items(request: TrainRequest, rendered: Rendered) -> Sequence[TrainingItem]:
-    """Return what a step of a stage has some of."""
+    """Return the items that steps learn: pairs of preferences, or sequences."""
     return pairs_in(rendered) if request.settings.stage == "dpo" else rendered.sequences
 
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a method takes.
+    """The memory of a method, and how it begins.
 
     Attributes:
         memory: of a step.
@@ -185,7 +185,7 @@ def _of_all(
     _items: Sequence[TrainingItem],
     sequences: Sequence[TrainingSequence],
 ) -> _Planned:
-    """Return what it takes to learn every number of a model, of the items' sequences."""
+    """Plan to learn every number of a model, of sequences."""
     require_plain(checkpoint)
     memory = plan_full(
         checkpoint.config,
@@ -214,7 +214,7 @@ def _of_adapter(
     items: Sequence[TrainingItem],
     sequences: Sequence[TrainingSequence],
 ) -> _Planned:
-    """Return what it takes to learn an adapter, of the items and their sequences."""
+    """Plan to learn an adapter, of items and their sequences."""
     settings = request.settings
     prefers = settings.stage == "dpo"
     lengths = sorted((item.length for item in items), reverse=True)
