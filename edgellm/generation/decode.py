@@ -33,7 +33,7 @@ from edgellm.errors import NotFiniteError
 from edgellm.generation.not_finite import located
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
-from edgellm.kv_cache.cache import Cache, TreeCache
+from edgellm.kv_cache.cache import Cache, tree_caches
 from edgellm.kv_cache.token_tree import moves, room
 from edgellm.models.layers import Span, always
 from edgellm.models.model import Model
@@ -296,7 +296,7 @@ class DecodeLoop:
         tree = DraftTree(draft)
         if tree.is_chain:
             return tree, ()
-        if room(tree.levels) > min(cache.room for cache in _kv_caches(self.caches)):
+        if room(tree.levels) > min(cache.room for cache in tree_caches(self.caches)):
             return DraftTree(likeliest_chain(draft)), ()
         return tree, tree.levels
 
@@ -335,7 +335,7 @@ class DecodeLoop:
             if self.sampler.has_ended:
                 break
         for source, target in moves(tree.levels, path):
-            for cache in _kv_caches(self.caches):
+            for cache in tree_caches(self.caches):
                 cache.move(current.offset + source, current.offset + target)
         self._trim(current.offset + len(tokens))
         current.token = mx.array(tokens[-1:])
@@ -386,10 +386,3 @@ def _known(previous: _Pass) -> mx.array:
     """Return the last token (1,) of a pass."""
     assert previous.token is not None, "a pass with draft tokens is read before the next one"
     return previous.token
-
-
-def _kv_caches(caches: Sequence[Cache]) -> list[TreeCache]:
-    """Return the caches of a model whose layers take trees."""
-    found = [cache for cache in caches if isinstance(cache, TreeCache)]
-    assert len(found) == len(caches), "such layers have no other caches"
-    return found

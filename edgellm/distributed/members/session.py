@@ -23,7 +23,7 @@ from edgellm.distributed.parts.part import (
 from edgellm.distributed.parts.rows import RowPart, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
 from edgellm.errors import MachineError
-from edgellm.kv_cache.cache import Cache, TreeCache
+from edgellm.kv_cache.cache import Cache, tree_caches
 from edgellm.models.cpu.row_block import Rows
 from edgellm.models.layers import Span
 from edgellm.reading.tuning import measure_disk
@@ -223,8 +223,7 @@ class Session:
                     cache.trim(offset)
                     cache.resize(tokens)
             case "move":
-                for cache in caches:
-                    assert isinstance(cache, TreeCache), "takes_trees was told"
+                for cache in tree_caches(caches):
                     cache.move(*rest)
 
     def _obey(self, message: Mapping[str, Any]) -> None:
