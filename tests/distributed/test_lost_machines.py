@@ -19,6 +19,13 @@ from edgellm.distributed.links.secret import new_secret
 
 SECONDS = 10
 
+# before this, Ctrl-C interrupts what Python itself imports, and the exit code is Python's
+BEGUN = """
+import runpy, sys
+print("begun", file=sys.stderr, flush=True)
+runpy.run_module("edgellm", run_name="__main__", alter_sys=True)
+"""
+
 
 @pytest.fixture
 def load(tiny_folder):
@@ -105,12 +112,13 @@ def test_the_command_ends_with_an_error_and_leaves_nothing(tiny_folder, tmp_path
 def test_the_first_machine_is_interrupted(tiny_folder, tmp_path, after):
     folder = tiny_folder("llama-3.2")
     with one_member(folder, tmp_path) as (member, hosts):
-        words = [sys.executable, "-m", "edgellm", "generate", str(folder), "Once", "--max-tokens"]
+        words = [sys.executable, "-c", BEGUN, "generate", str(folder), "Once", "--max-tokens"]
         first = subprocess.Popen(
             [*words, "100000", "--context-window", "64", "--machines", hosts],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        assert first.stderr.readline() == b"begun\n"
         while after not in member.said and first.poll() is None:
             time.sleep(0.02)
         first.send_signal(signal.SIGINT)
