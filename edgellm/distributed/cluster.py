@@ -24,6 +24,7 @@ from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.models.layers import WindowedLayers
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.reading.disk_reader import Reader
@@ -135,6 +136,7 @@ def _open_parts(
         on_failure.callback(model.close)
         answers = _answers(gathered, replies())
     local = model.layers
+    assert isinstance(local, WindowedLayers), "mlx-lm's models, which are not, were refused"
     model.config = checkpoint.config
     model.whole_pass = None  # it knows this machine's layers alone
     model.layers = RemoteLayers(

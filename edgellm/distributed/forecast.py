@@ -149,10 +149,11 @@ def _parts(
     hidden = memoryview(bytes(gathered.checkpoint.config.hidden_size * size))
     trips += [_trip_seconds(peer, hidden) for peer in gathered.peers]
     names = ["this machine", *(peer.machine.name for peer in gathered.peers)]
+    disk_rates: Sequence[float | None] = disks or [None] * len(plans)
     return [
         MachinePart(name, own, plan, None if plan.resident else disk, rate, trip)
         for name, own, plan, disk, rate, trip in zip(
-            names, layers, plans, disks or [None] * len(plans), weights, trips, strict=True
+            names, layers, plans, disk_rates, weights, trips, strict=True
         )
     ]
 

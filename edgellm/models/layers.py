@@ -174,11 +174,8 @@ class Layers(Protocol):
 
 
 @runtime_checkable
-class LayersInParts(Layers, Protocol):
-    """Layers between two of which a pass may stop, and go on later."""
-
-    count: int
-    """How many they are."""
+class WindowedLayers(Layers, Protocol):
+    """Layers through which a pass goes window by window, in their order."""
 
     def run_part(
         self,
@@ -190,6 +187,19 @@ class LayersInParts(Layers, Protocol):
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after a part of the layers; the rest as in ``run``."""
         ...
+
+
+@runtime_checkable
+class LayersInParts(WindowedLayers, Protocol):
+    """Layers between two of which a pass may stop, let others through, and go on later."""
+
+    count: int
+    """How many they are."""
+
+
+def caches_in_part(spans: StateSpans, part: slice) -> list[LayerCache]:
+    """Return the caches of all sequences in a part of the layers."""
+    return [cache for state_spans in spans for span in state_spans for cache in span.caches[part]]
 
 
 def spans_in_part(spans: Sequence[Span], part: slice) -> list[Span]:
@@ -248,7 +258,7 @@ class ResidentLayers:
             if is_long:
                 # launched before the layer before it is waited for: a GPU always has its next work
                 # at hand, and after a no at most two layers go on
-                caches = [span.caches[index] for state_spans in spans for span in state_spans]
+                caches = caches_in_part(spans, slice(index, index + 1))
                 launched = [*states, *stored(caches)]
                 mx.async_eval(*launched)
                 mx.eval(*computing)

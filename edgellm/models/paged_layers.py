@@ -25,6 +25,7 @@ from edgellm.models.layers import (
     StateSpans,
     TreeLayer,
     always,
+    caches_in_part,
     layer_spans,
 )
 from edgellm.reading.disk_reader import Reader, Ticket
@@ -142,18 +143,24 @@ class PagedLayers:
             ReadError: a layer cannot be read.
             ClosedError: the layers were closed.
         """
-        return self.run_window(states, spans, range(len(self._groups))[:depth], keep_going)
+        return self.run_part(states, spans, slice(depth), keep_going=keep_going)
 
-    def run_window(
-        self, states: States, spans: StateSpans, window: range, keep_going: KeepGoing = always
+    def run_part(
+        self,
+        states: States,
+        spans: StateSpans,
+        part: slice,
+        *,
+        keep_going: KeepGoing = always,
     ) -> list[mx.array]:
-        """Return hidden states (1, L, E) after some adjacent layers; the rest as in ``run``.
+        """Return hidden states (1, L, E) after a part of the layers; the rest as in ``run``.
 
-        Windows of a pass come in their order, the first one from layer 0 on: the ring reads on
+        Parts of a pass come in their order, the first one from layer 0 on: the ring reads on
         between them.
         """
         if self._closed:
             raise ClosedError("the model was closed")
+        window = range(len(self._groups))[part]
         if window.start == 0:
             self._rewind()
         states = list(states)
@@ -172,7 +179,7 @@ class PagedLayers:
                         return []
                     states[place] = _through(layer, states[place], state_spans, index)
                 if load is not None:
-                    caches = [span.caches[index] for state_spans in spans for span in state_spans]
+                    caches = caches_in_part(spans, slice(index, index + 1))
                     computing.append((load, [*states, *stored(caches)]))
                     mx.async_eval(*computing[-1][1])
                 while len(computing) > self._launch_ahead:

@@ -20,7 +20,7 @@ from edgellm.models.cpu.block import make_layer, make_layers
 from edgellm.models.cpu.linear import RMSNormWeight, make_head
 from edgellm.models.cpu.whole_pass import CpuEmbedding, make_pass
 from edgellm.models.embedding import PagedEmbedding, has_rows
-from edgellm.models.layers import Layer, LayerChange, Layers
+from edgellm.models.layers import Layer, LayerChange, WindowedLayers
 from edgellm.models.linear import DenseLinear, QuantizedLinear, linear_from
 from edgellm.models.model import Embedding, Model, ResidentEmbedding
 from edgellm.models.paged_layers import PagedLayers
@@ -106,7 +106,13 @@ def load_model(
             lm_head = embedding
 
         layers = _make_layers(
-            checkpoint, plan, arithmetic, layer_buffers, reads=reads, changes=changes
+            checkpoint,
+            plan,
+            arithmetic,
+            layer_buffers,
+            reader=reader,
+            changes=changes,
+            on_pinned=reads.count,
         )
         on_failure.callback(layers.close)
         kernel_norm = RMSNormWeight(stored_norm, checkpoint.config.rms_norm_eps)
@@ -128,16 +134,12 @@ def load_model(
 
 def load_layers(
     checkpoint: Checkpoint, plan: Plan, reader: Reader, settings: LoadSettings
-) -> Layers:
+) -> WindowedLayers:
     """Return a model's layers without the rest of it; arguments and errors are as above."""
     checkpoint = replace(checkpoint, config=config_for(checkpoint, settings))
     arithmetic = arithmetic_of(checkpoint, settings)
-    reads = _Reads(reader, 0, None)
-    buffers = []
-    if plan.resident:
-        buffers = [reads.begin(layer) for layer in checkpoint.layers]
-    reads.finish()
-    return _make_layers(checkpoint, plan, arithmetic, buffers, reads=reads)
+    buffers = read_layers(checkpoint, reader) if plan.resident else []
+    return _make_layers(checkpoint, plan, arithmetic, buffers, reader=reader)
 
 
 def read_layers(
@@ -160,7 +162,7 @@ class _Reads:
     """Reads that are under way together, and how far they are."""
 
     def __init__(self, reader: Reader, total: int, progress: LoadProgress | None) -> None:
-        self.reader = reader
+        self._reader = reader
         self._total = total
         self._progress = progress
         self._tickets: list[tuple[Ticket, int]] = []
@@ -169,7 +171,7 @@ class _Reads:
     def begin(self, group: TensorGroup) -> WeightBuffer:
         """Begin to read tensors into a buffer of their own."""
         buffer = WeightBuffer(group.layout.nbytes)
-        self._tickets.append((self.reader.submit(group.extents, buffer.memory), group.nbytes))
+        self._tickets.append((self._reader.submit(group.extents, buffer.memory), group.nbytes))
         return buffer
 
     def finish(self) -> None:
@@ -191,9 +193,10 @@ def _make_layers(
     arithmetic: Arithmetic,
     buffers: Sequence[WeightBuffer],
     *,
-    reads: _Reads,
+    reader: Reader,
     changes: Sequence[LayerChange] = (),
-) -> Layers:
+    on_pinned: Callable[[int], None] = lambda _: None,
+) -> WindowedLayers:
     """Return the layers over ``buffers`` that hold them, or, of a paged model, over their own."""
     if plan.resident:
         blocks = [
@@ -207,12 +210,12 @@ def _make_layers(
         checkpoint.layers,
         plan.pinned,
         plan.ring_buffers,
-        reads.reader,
+        reader,
         partial(make_block, checkpoint, arithmetic),
         configs=[checkpoint.config.layer(i) for i in range(len(checkpoint.layers))],
         changes=changes,
         launch_ahead=arithmetic.launch_ahead,
-        on_pinned=reads.count,
+        on_pinned=on_pinned,
     )
 
 

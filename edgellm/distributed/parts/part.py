@@ -16,8 +16,13 @@ from edgellm.kv_cache.cache import stored
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of
-from edgellm.models.layers import KeepGoing, Layers, LayersInParts, States, StateSpans
-from edgellm.models.paged_layers import PagedLayers
+from edgellm.models.layers import (
+    KeepGoing,
+    States,
+    StateSpans,
+    WindowedLayers,
+    caches_in_part,
+)
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import load_layers, open_reader
@@ -49,7 +54,7 @@ class Part:
         reader: of those that stream.
     """
 
-    layers: Layers
+    layers: WindowedLayers
     caches: LayerCaches
     plan: Plan
     reader: Reader
@@ -79,25 +84,15 @@ def open_part(
 
 
 def run_window(
-    layers: Layers, states: States, spans: StateSpans, window: range, keep_going: KeepGoing
+    layers: WindowedLayers, states: States, spans: StateSpans, window: range, keep_going: KeepGoing
 ) -> list[mx.array]:
     """Return hidden states (1, L, E) after adjacent layers; empty where ``keep_going`` said no.
 
     Nothing is left lazy: another machine waits for it.
     """
-    if isinstance(layers, PagedLayers):
-        results = layers.run_window(states, spans, window, keep_going)
-    else:
-        assert isinstance(layers, LayersInParts), "layers in memory can stop half-way"
-        part = slice(window.start, window.stop)
-        results = layers.run_part(states, spans, part, keep_going=keep_going)
-    caches = [
-        cache
-        for state_spans in spans
-        for span in state_spans
-        for cache in span.caches[window.start : window.stop]
-    ]
-    mx.eval(results, stored(caches))
+    part = slice(window.start, window.stop)
+    results = layers.run_part(states, spans, part, keep_going=keep_going)
+    mx.eval(results, stored(caches_in_part(spans, part)))
     return results
 
 

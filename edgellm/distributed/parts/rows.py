@@ -18,6 +18,7 @@ from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
+from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.row_block import RowBlock
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import LayerCaches
@@ -210,12 +211,14 @@ def open_rows(
         on_failure.callback(reader.close)
         blocks = [
             RowBlock(
-                kernels,
-                config,
-                config.layer(index),
-                buffer.arrays(group.layout),
-                group.quantizations.__getitem__,
-                columns=range(*share.hidden),
+                CpuBlock(
+                    kernels,
+                    config,
+                    config.layer(index),
+                    buffer.arrays(group.layout),
+                    group.quantizations.__getitem__,
+                ),
+                range(*share.hidden),
             )
             for index, (group, buffer) in enumerate(
                 zip(part.layers, read_layers(part, reader, progress), strict=True)

@@ -54,11 +54,18 @@ class ClusterLayers(ABC):
         for peer, opening in zip(self.peers, self._openings, strict=True):
             if peer.is_lost:
                 peer.join_again(opening)
-        for cache in self._remote_caches(spans):
+        held = [
+            pair
+            for state_spans in spans
+            for place in range(len(self.peers))
+            for pair in remote_spans(state_spans, self._local_count + place)
+        ]
+        for cache, _ in held:
             cache.begin_pass()
         results = self._through(list(states), spans, keep_going, depth)
         if results:
-            self._advance(spans)
+            for cache, span in held:
+                cache.advance(span)
         return results
 
     def close(self) -> None:
@@ -95,20 +102,6 @@ class ClusterLayers(ABC):
                 told[-1].append([cache.number, int(span.length), bool(span.many), levels])
                 passed[cache.number] = passed.get(cache.number, 0) + int(span.length)
         return {"spans": told, "offsets": list(offsets.items())}
-
-    def _advance(self, spans: StateSpans) -> None:
-        for span_caches in spans:
-            for place in range(len(self.peers)):
-                for cache, span in remote_spans(span_caches, self._local_count + place):
-                    cache.advance(span)
-
-    def _remote_caches(self, spans: StateSpans) -> list[RemoteCache]:
-        return [
-            cache
-            for state_spans in spans
-            for place in range(len(self.peers))
-            for cache, _ in remote_spans(state_spans, self._local_count + place)
-        ]
 
 
 @dataclass(frozen=True, slots=True)

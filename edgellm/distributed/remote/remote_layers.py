@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from edgellm.distributed.parts.wire import packed, unpacked
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer
 from edgellm.distributed.remote.stages import in_pieces, joined, through_stages
-from edgellm.models.layers import KeepGoing, Layers, Span, StateSpans
+from edgellm.models.layers import KeepGoing, Span, StateSpans, WindowedLayers, spans_in_part
 
 
 class RemoteLayers(ClusterLayers):
@@ -35,7 +34,7 @@ class RemoteLayers(ClusterLayers):
 
     def __init__(
         self,
-        local: Layers,
+        local: WindowedLayers,
         local_count: int,
         peers: Sequence[Peer],
         windows: Sequence[Window],
@@ -87,10 +86,8 @@ class RemoteLayers(ClusterLayers):
     def _run_here(
         self, states: list[mx.array], spans: StateSpans, layers: range, keep_going: KeepGoing
     ) -> list[mx.array]:
-        own = [
-            [replace(span, caches=span.caches[: self._local_count]) for span in state_spans]
-            for state_spans in spans
-        ]
+        local = slice(self._local_count)
+        own = [spans_in_part(state_spans, local) for state_spans in spans]
         return run_window(self._local, states, own, layers, keep_going)
 
     def _run_there(

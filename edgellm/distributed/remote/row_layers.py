@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ from edgellm.distributed.parts.rows import RowPart
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ClosedError
-from edgellm.models.cpu.block import calls_of
+from edgellm.models.cpu.block import in_calls
 from edgellm.models.cpu.row_block import RowBlock, Rows, Stage
 from edgellm.models.layers import KeepGoing, Span, StateSpans
 
@@ -47,34 +48,32 @@ class GatheredLayers(ClusterLayers):
         passed: list[dict[int, int]] = [{} for _ in self.peers]
         results = []
         for hidden, state_spans in zip(states, spans, strict=True):
-            inputs: Rows = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
-            after, begin = np.empty_like(inputs), 0
-            for call_spans in calls_of(state_spans):
-                end = begin + sum(span.length for span in call_spans)
-                rows = self._call(inputs[begin:end], call_spans, passed, keep_going, depth)
-                if rows is None:
-                    return []
-                after[begin:end] = rows
-                begin = end
-            results.append(mx.array(after[None]))
+            call = partial(self._call, passed=passed, keep_going=keep_going, depth=depth)
+            after = in_calls(hidden, state_spans, call)
+            if after is None:
+                return []
+            results.append(after)
         return results
 
     def _call(
         self,
         hidden: Rows,
         spans: Sequence[Span],
+        out: Rows,
+        *,
         passed: Sequence[dict[int, int]],
         keep_going: KeepGoing,
         depth: int | None,
-    ) -> Rows | None:
-        """Return rows (L, E) of one call after the layers; None where ``keep_going`` said no."""
+    ) -> bool:
+        """Write rows (L, E) of one call after the layers; false where ``keep_going`` said no."""
         told = [self._told(number, [spans], own) for number, own in enumerate(passed)]
         call = _Call(self.peers, told, spans)
         for layer, block in enumerate(self._local.layers.blocks[:depth]):
             if not keep_going():
-                return None
+                return False
             hidden = call.through(layer, block, hidden)
-        return hidden
+        out[:] = hidden
+        return True
 
     def _close_local(self) -> None:
         self._local.close()

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
@@ -35,23 +35,34 @@ from edgellm.models.layers import (
     KeepGoing,
     Layer,
     LayerChange,
-    Layers,
     LayerSpans,
     ResidentLayers,
     Span,
     States,
     StateSpans,
+    WindowedLayers,
     always,
     spans_in_part,
 )
 from edgellm.models.linear import QuantizationOf, Tensors, stacked_linear
 from edgellm.models.registry import block_class
 
+Call = Callable[[npt.NDArray[np.float32], Sequence[Span], npt.NDArray[np.float32]], bool]
+"""Takes rows (L, E), whose tokens they are, and where results go; false where it was stopped."""
+
 
 class CpuBlock:
     """One decoder layer over tensors named as inside the layer.
 
     Their memory may be refilled between calls.
+
+    Attributes:
+        engine: the kernels.
+        max_exact_rows: as ``Layer`` has it.
+        rotations: of queries and keys; None where they are not turned.
+        angles: the buffer of their cosines and sines.
+        shape: as the kernels take it.
+        weights: by their addresses.
 
     Raises:
         BackendError: there are no kernels for the model's family, or for how a tensor is stored.
@@ -71,7 +82,6 @@ class CpuBlock:
         self.engine = engine
         self.max_exact_rows: int = engine.max_exact_rows
         self.rotations: Rotations | None = None
-        # the buffer of their cosines and sines
         self.angles: str = "cos and sin"
         rotary_dim = 0
         if layer.rotary is not None:
@@ -82,7 +92,7 @@ class CpuBlock:
         # the kernels read them by address, so they must live as long
         self._tensors = tensors
         norms, head_norms = config.norms, config.query_key_norm or QueryKeyNorm()
-        self._shape = LayerShape(
+        self.shape: LayerShape = LayerShape(
             hidden=config.hidden_size,
             inner=config.intermediate_size,
             heads=config.num_attention_heads,
@@ -95,7 +105,7 @@ class CpuBlock:
             normed_last=head_norms.after_rotation,
             angles=self.angles,
         )
-        self._weights = LayerWeights(
+        self.weights: LayerWeights = LayerWeights(
             qkv=kernel_matrices(stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)),
             output=kernel_matrices(stacked_linear(tensors, "self_attn.o_proj", quantization_of)),
             gate_up=kernel_matrices(stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)),
@@ -134,8 +144,8 @@ class CpuBlock:
         size = self.engine.padded_tokens(tokens, many=many)
         key = (self._change, size)
         if key not in self._steps:
-            weights = changed_weights(self._weights, self._change)
-            self._steps[key] = LayerSteps(self.engine, self._shape, weights, tokens=size)
+            weights = changed_weights(self.weights, self._change)
+            self._steps[key] = LayerSteps(self.engine, self.shape, weights, tokens=size)
         return self._steps[key]
 
 
@@ -245,7 +255,7 @@ def make_layer(
     return block_class(config)(config, layer, tensors, quantization_of, fused=device.has_gpu())
 
 
-def make_layers(layers: Sequence[Layer]) -> Layers:
+def make_layers(layers: Sequence[Layer]) -> WindowedLayers:
     """Return layers that are all in memory: as one native call if all are on the kernels."""
     blocks = [layer for layer in layers if isinstance(layer, CpuBlock)]
     if blocks and len(blocks) == len(layers):
@@ -265,21 +275,19 @@ def _run(
 
     None where ``keep_going`` said no.
     """
-    # (1, L, E) -> (L, E), MLX's own memory
-    inputs: npt.NDArray[np.float32] = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
-    results = np.empty_like(inputs)
-    begin = 0
-    for call_spans in calls_of(spans):
-        end = begin + sum(span.length for span in call_spans)
-        rows = inputs[begin:end]
-        engine = blocks[0].engine
+    engine = blocks[0].engine
+
+    def call(
+        inputs: npt.NDArray[np.float32], call_spans: Sequence[Span], out: npt.NDArray[np.float32]
+    ) -> bool:
         with engine.lock:
-            if not _run_call(blocks, rows, call_spans, known=known, keep_going=keep_going):
-                return None
-            working = engine.workspace.buffer("hidden").array[: rows.size]
-            results[begin:end] = working.reshape(rows.shape)
-        begin = end
-    return mx.array(results[None])
+            if not _run_call(blocks, inputs, call_spans, known=known, keep_going=keep_going):
+                return False
+            working = engine.workspace.buffer("hidden").array[: inputs.size]
+            out[:] = working.reshape(inputs.shape)
+        return True
+
+    return in_calls(hidden, spans, call)
 
 
 def _run_call(
@@ -328,7 +336,24 @@ def _run_call(
     return True
 
 
-def calls_of(spans: Sequence[Span]) -> Iterator[list[Span]]:
+def in_calls(hidden: mx.array, spans: Sequence[Span], call: Call) -> mx.array | None:
+    """Return hidden states (1, L, E) that went through ``call`` part by part.
+
+    None where one returned false: it was stopped.
+    """
+    # (1, L, E) -> (L, E), MLX's own memory
+    inputs: npt.NDArray[np.float32] = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
+    results = np.empty_like(inputs)
+    begin = 0
+    for call_spans in _calls(spans):
+        end = begin + sum(span.length for span in call_spans)
+        if not call(inputs[begin:end], call_spans, results[begin:end]):
+            return None
+        begin = end
+    return mx.array(results[None])
+
+
+def _calls(spans: Sequence[Span]) -> Iterator[list[Span]]:
     """Yield spans in calls of at most MAX_CALL_TOKENS tokens.
 
     A longer span is cut as it would be alone, so that it gets the same results beside others.

@@ -10,17 +10,13 @@ computed on one machine by the steps that compute it elsewhere, so that none is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.layer_config import LayerConfig
-from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.kernels.codegen.abi import NORM, SWIGLU
 from edgellm.kernels.kernel_engine import (
-    KernelEngine,
     Step,
     StepArray,
     float32_bits,
@@ -33,8 +29,7 @@ from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.call_plan import KnownCalls
 from edgellm.models.cpu.rotations import write_rotations
-from edgellm.models.layers import Span
-from edgellm.models.linear import QuantizationOf, Tensors
+from edgellm.models.layers import Span, caches_in_part, spans_in_part
 
 Rows = npt.NDArray[np.float32]
 
@@ -42,45 +37,23 @@ Stage = Literal["attend", "output", "gate", "down"]
 """The parts of a layer, each of which ends where all machines' results are gathered."""
 
 
-class RowBlock(CpuBlock):
+class RowBlock:
     """Some rows of each matrix of one decoder layer.
 
     Args:
-        engine: the kernels.
-        config: the model's numbers, with the heads and inner features that are here.
-        layer: what is the layer's own.
-        tensors: the rows that are here, by their names inside the layer.
-        quantization_of: how each matrix is stored.
+        block: the rows that are here, as a layer of fewer heads and inner features.
         columns: the features of the hidden states that are computed here.
-
-    Raises:
-        BackendError: there are no kernels for the model's family, or for how a tensor is stored.
     """
 
-    def __init__(
-        self,
-        engine: KernelEngine,
-        config: ModelConfig,
-        layer: LayerConfig,
-        tensors: Tensors,
-        quantization_of: QuantizationOf,
-        *,
-        columns: range,
-    ) -> None:
-        super().__init__(engine, config, layer, tensors, quantization_of)
+    def __init__(self, block: CpuBlock, columns: range) -> None:
+        self._block = block
+        self._engine = block.engine
         self._columns = columns
         self._known = KnownCalls()
+        # by the tokens that they are made for
+        self._attending: dict[int, LayerSteps] = {}
         # by stage and tokens: the workspace's version, and the steps
         self._stages: dict[tuple[Stage, int], tuple[int, StepArray]] = {}
-
-    def steps(self, tokens: int, *, many: bool) -> LayerSteps:
-        """Return the steps up to what heads attend to; arguments as a whole block has them."""
-        size = self.engine.padded_tokens(tokens, many=many)
-        if (None, size) not in self._steps:
-            self._steps[None, size] = LayerSteps(
-                self.engine, self._shape, self._weights, tokens=size, attends_only=True
-            )
-        return self._steps[None, size]
 
     def run(
         self, stage: Stage, inputs: Rows, hidden: Rows, spans: Sequence[Span], layer: int
@@ -95,47 +68,51 @@ class RowBlock(CpuBlock):
             layer: the number of this one, by which spans have its caches.
         """
         many, tokens = spans[0].many, len(inputs)
-        size = self.engine.padded_tokens(tokens, many=many)
-        with self.engine.lock:
+        size = self._engine.padded_tokens(tokens, many=many)
+        with self._engine.lock:
             if stage == "attend":
-                return self._attend(inputs, spans, layer)
+                return self._attend(inputs, spans, layer, size)
             steps = self._steps_of(stage, size)
             if stage == "gate":
                 self._fill("hidden", inputs)
-                self.engine.run(steps, tokens)
-                return self._result("gated", tokens, self._shape.inner)
+                self._engine.run(steps, tokens)
+                return self._result("gated", tokens, self._block.shape.inner)
             self._fill("gathered", inputs)
             self._fill("hidden", hidden)
-            self.engine.run(steps, tokens)
-            after = self._result("hidden", tokens, self._shape.hidden)
+            self._engine.run(steps, tokens)
+            after = self._result("hidden", tokens, self._block.shape.hidden)
             return after[:, self._columns.start : self._columns.stop]
 
-    def _attend(self, hidden: Rows, spans: Sequence[Span], layer: int) -> Rows:
-        own = [replace(span, caches=[span.caches[layer]]) for span in spans]
-        tokens, many = len(hidden), own[0].many
-        caches = [[span.caches[0] for span in own]]
+    def _attend(self, hidden: Rows, spans: Sequence[Span], layer: int, size: int) -> Rows:
+        block, tokens, many = self._block, len(hidden), spans[0].many
+        if size not in self._attending:
+            self._attending[size] = LayerSteps(
+                self._engine, block.shape, block.weights, tokens=size, attends_only=True
+            )
+        own = spans_in_part(spans, slice(layer, layer + 1))
+        caches = [caches_in_part([own], slice(None))]
         lengths = [span.length for span in own]
-        steps = self.steps(tokens, many=many)
-        plan, memories = self._known.plan(self.engine, [steps], caches, lengths, many=many)
-        if self.rotations is not None:
-            angles = self.engine.workspace.buffer(self.angles).array
-            write_rotations(self.rotations, own, angles)
+        steps = [self._attending[size]]
+        plan, memories = self._known.plan(self._engine, steps, caches, lengths, many=many)
+        if block.rotations is not None:
+            angles = self._engine.workspace.buffer(block.angles).array
+            write_rotations(block.rotations, own, angles)
         self._fill("hidden", hidden)
-        self.engine.run(plan.steps(0, 1), tokens)
+        self._engine.run(plan.steps(0, 1), tokens)
         for memory in memories[0]:
             memory.keep()
-        return self._result("attended", tokens, self._shape.heads * self._shape.head_dim)
+        return self._result("attended", tokens, block.shape.heads * block.shape.head_dim)
 
     def _fill(self, name: str, rows: Rows) -> None:
-        self.engine.workspace.buffer(name).array[: rows.size] = rows.ravel()
+        self._engine.workspace.buffer(name).array[: rows.size] = rows.ravel()
 
     def _result(self, name: str, tokens: int, width: int) -> Rows:
-        rows = self.engine.workspace.buffer(name).array[: tokens * width]
+        rows = self._engine.workspace.buffer(name).array[: tokens * width]
         return rows.reshape(tokens, width).copy()
 
     def _steps_of(self, stage: Stage, size: int) -> StepArray:
         """Return the steps of a stage after attention, made again where memory has moved."""
-        workspace = self.engine.workspace
+        workspace = self._engine.workspace
         make: Callable[[int], list[Step]] = self._gate if stage == "gate" else self._down
         if stage == "output":
             make = self._output
@@ -147,22 +124,22 @@ class RowBlock(CpuBlock):
         return steps
 
     def _output(self, size: int) -> list[Step]:
-        return self._added(self._weights.output, size)
+        return self._added(self._block.weights.output, size)
 
     def _down(self, size: int) -> list[Step]:
-        return self._added(self._weights.down, size)
+        return self._added(self._block.weights.down, size)
 
     def _added(self, matrices: Sequence[Matrix], size: int) -> list[Step]:
         """Return the steps that add a product of what was gathered to the hidden states."""
-        engine, width = self.engine, self._shape.hidden
+        engine, width = self._engine, self._block.shape.hidden
         gathered = engine.workspace.reserved("gathered", 4 * size * matrices[0].in_features)
         hidden = engine.workspace.reserved("hidden", 4 * size * width)
         out = hidden + 4 * self._columns.start
         return product_steps(engine, matrices, gathered, out, tokens=size, add=True, width=width)
 
     def _gate(self, size: int) -> list[Step]:
-        engine, width, inner = self.engine, self._shape.hidden, self._shape.inner
-        weight = self._weights.before_mlp
+        engine, width, inner = self._engine, self._block.shape.hidden, self._block.shape.inner
+        weight = self._block.weights.before_mlp
         assert isinstance(weight, Vector), "models without this norm are not split by rows"
         hidden = engine.workspace.reserved("hidden", 4 * size * width)
         normed = engine.workspace.reserved("normed", 4 * size * width)
@@ -176,8 +153,8 @@ class RowBlock(CpuBlock):
             out=normed,
             hidden=width,
             row_bytes=4 * width,
-            eps=float32_bits(self._shape.eps),
+            eps=float32_bits(self._block.shape.eps),
         )
-        products = product_steps(engine, self._weights.gate_up, normed, gate_up, tokens=size)
+        products = product_steps(engine, self._block.weights.gate_up, normed, gate_up, tokens=size)
         swiglu = make_step(engine.kernel("swiglu"), SWIGLU, gate_up=gate_up, out=gated, inner=inner)
         return [norm, *products, swiglu]
