@@ -12,6 +12,7 @@ import numpy as np
 from edgellm.checkpoint.dialects.names import StoredRows
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows
 from edgellm.converters.tensors.floats import Floats, floats
+from edgellm.converters.tensors.rope_permutation import in_halves
 from edgellm.converters.tensors.spelled_source import read_in_our_order
 from edgellm.errors import FormatError
 
@@ -48,8 +49,7 @@ class Factor:
         """Read it in float32. Raises ReadError."""
         values = read_values(self.tensor, self.rows)
         if self.pairs is not None:
-            heads = values.reshape(-1, self.pairs // 2, 2, values.shape[1])
-            values = heads.swapaxes(1, 2).reshape(values.shape)
+            values = in_halves(values, self.pairs)
         if self.transposed:
             return values.T
         return values
@@ -178,8 +178,7 @@ def in_our_order(values: Floats, part: StoredRows) -> Floats:
         return values
     chosen = values[part.start : part.stop]
     if part.head_dim is not None:
-        heads = chosen.reshape(-1, part.head_dim // 2, 2, *chosen.shape[1:])
-        chosen = heads.swapaxes(1, 2).reshape(chosen.shape)
+        chosen = in_halves(chosen, part.head_dim)
     return chosen * np.float32(part.factor)
 
 

@@ -6,9 +6,14 @@ are the same.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.converters.tensors.source import Bytes, ReadRows
+
+Item = TypeVar("Item", bound=np.generic)
 
 
 def halves_from_pairs(read: ReadRows, head_dim: int, start: int, stop: int) -> Bytes:
@@ -21,15 +26,26 @@ def halves_from_pairs(read: ReadRows, head_dim: int, start: int, stop: int) -> B
         stop: the row behind the last.
     """
     first, last = start // head_dim, -(-stop // head_dim)
-    stored = read(first * head_dim, last * head_dim)
-    pairs = stored.reshape(last - first, head_dim // 2, 2, -1)
-    halves = np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape((last - first) * head_dim, -1)
+    pairs = read(first * head_dim, last * head_dim).reshape((last - first) * head_dim, -1)
+    halves = in_halves(pairs, head_dim)
     return halves[start - first * head_dim : stop - first * head_dim].reshape(-1)
 
 
 def pairs_from_halves(read: ReadRows, head_dim: int, start: int, stop: int) -> Bytes:
     """Read rows in Meta's order of a matrix stored in Hugging Face's, as ``halves_from_pairs``."""
     first, last = start // head_dim, -(-stop // head_dim)
-    halves = read(first * head_dim, last * head_dim).reshape(last - first, 2, head_dim // 2, -1)
-    pairs = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape((last - first) * head_dim, -1)
+    halves = read(first * head_dim, last * head_dim).reshape((last - first) * head_dim, -1)
+    pairs = in_pairs(halves, head_dim)
     return pairs[start - first * head_dim : stop - first * head_dim].reshape(-1)
+
+
+def in_halves(rows: npt.NDArray[Item], head_dim: int) -> npt.NDArray[Item]:
+    """Return the rows (R, ...) of whole heads in Hugging Face's order, from Meta's."""
+    pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def in_pairs(rows: npt.NDArray[Item], head_dim: int) -> npt.NDArray[Item]:
+    """Return the rows (R, ...) of whole heads in Meta's order, from Hugging Face's."""
+    halves = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)

@@ -12,7 +12,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from edgellm.adapters.row_factors import BaseRows
+from edgellm.adapters.model_matrices import ModelMatrices
+from edgellm.adapters.row_factors import factors_of_rows
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.folder import LAYER_NAME, LAYER_PREFIX, open_folder
@@ -94,7 +95,7 @@ class UnmergedAdapter:
         """
         base = None
         if any(change.magnitude is not None for change in self.changes.values()):
-            base = BaseRows(self.base)
+            base = ModelMatrices(self.base)
         changes = []
         for layer in range(self.layers):
             products, stretches = {}, {}
@@ -138,7 +139,7 @@ class UnmergedAdapter:
         return any(change is not None and change.magnitude is not None for change in own)
 
     def _stretch(
-        self, members: Iterable[str], own: Mapping[str, _Factors], base: BaseRows
+        self, members: Iterable[str], own: Mapping[str, _Factors], base: ModelMatrices
     ) -> Stretch:
         """Return the factors of a stack's results; 1 where a row keeps its length."""
         factors, rests, is_biased = [], [], False
@@ -147,8 +148,9 @@ class UnmergedAdapter:
             rest = np.zeros_like(found)
             change = own.get(member)
             if change is not None and change.magnitude is not None:
-                found = base.factors(change.path, change.magnitude, change.up, change.down)
-                bias = base.bias(change.path)
+                path = change.path
+                found = factors_of_rows(base, path, change.magnitude, change.up, change.down)
+                bias = base.bias(path)
                 if bias is not None:
                     rest, is_biased = (1 - found) * bias, True
             factors.append(found)

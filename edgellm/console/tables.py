@@ -281,9 +281,7 @@ def show_conversion(report: ConversionReport, *, listed: bool) -> None:
     if report.merged:
         note(f"the adapter has changed {plural(report.merged, 'tensor')}")
     if report.change_kept is not None:
-        # of a change far below the rounding, chance can make it less than nothing or more than all
-        share = percent(min(max(report.change_kept, 0.0), 1.0))
-        kept = f"{share} of its change is left in {usual_bits} bits"
+        kept = f"{_kept(report.change_kept)} of its change is left in {usual_bits} bits"
         if report.change_kept < MOSTLY_KEPT:
             kept += "; all of it runs beside the base, unmerged: edgellm generate BASE --adapter"
         note(kept)
@@ -303,7 +301,7 @@ def show_export(report: ExportReport) -> None:
     if report.merged:
         kept = ""
         if report.change_kept is not None:
-            kept = f"; {percent(min(max(report.change_kept, 0.0), 1.0))} of its change is left"
+            kept = f"; {_kept(report.change_kept)} of its change is left"
         note(f"the adapter has changed {plural(report.merged, 'tensor')}, unquantized here{kept}")
     kinds = ", ".join(f"{number} in {kind}" for kind, number in report.kinds.items())
     line = f"{report.path}: {size(report.file_bytes)}; matrices: {kinds}"
@@ -314,6 +312,11 @@ def show_export(report: ExportReport) -> None:
     title = "relative error of each matrix that is not exactly what it was, the largest first"
     show_rows(_error_rows(report.errors), title=title)
     note(line)
+
+
+def _kept(share: float) -> str:
+    # of a change far below the rounding, chance can make it less than nothing or more than all
+    return percent(min(max(share, 0.0), 1.0))
 
 
 def _error_rows(errors: Mapping[str, float]) -> list[Row]:

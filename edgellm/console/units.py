@@ -62,11 +62,11 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:.0f}%"
 
 
-def plural(number: int, noun: str) -> str:
-    """Return ``1 layer``, ``2 layers``."""
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """Return ``1 layer``, ``2 layers``; ``nouns`` are several where that takes more than an s."""
     if number == 1:
         return f"{number} {noun}"
-    return f"{number:,} {noun}s"
+    return f"{number:,} {nouns or noun + 's'}"
 
 
 def _three_digits(value: float) -> str:

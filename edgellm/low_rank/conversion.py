@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgellm.adapters.model_matrices import ModelMatrices
 from edgellm.adapters.stored import StoredAdapter, open_stored, require_products_alone
 from edgellm.adapters.written import COMMAND, destination, write_folder
 from edgellm.checkpoint.folder import CONFIG
@@ -14,7 +15,6 @@ from edgellm.converters.gguf_export.writer import already_exists
 from edgellm.errors import ConfigError, ConversionError
 from edgellm.files.file_lock import file_lock
 from edgellm.low_rank.gguf_form import write_gguf_adapter
-from edgellm.low_rank.model_matrices import ModelMatrices
 
 OutForm = Literal["peft", "mlx-lm", "gguf"]
 

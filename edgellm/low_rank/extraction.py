@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgellm.adapters.model_matrices import ModelMatrices, Progress
 from edgellm.adapters.stored import AdapterForm, Change
 from edgellm.adapters.written import destination, write_folder
 from edgellm.checkpoint.dialects.names import StoredRows
 from edgellm.converters.tensors.recipe import first_few
+from edgellm.converters.tensors.rope_permutation import in_pairs
 from edgellm.errors import ConfigError, UnsupportedModelError
-from edgellm.low_rank.model_matrices import (
-    ModelMatrices,
+from edgellm.low_rank.comparison import (
     changed_outer,
     changed_vectors,
     is_inner,
@@ -25,9 +26,6 @@ from edgellm.low_rank.model_matrices import (
 from edgellm.low_rank.svd import Truncated, truncated_matrix
 
 DEFAULT_RANK = 16
-
-Progress = Callable[[str, int, int], None]
-"""Called with a matrix, how many came before it, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ def extract(
         extracted = []
         for index, name in enumerate(inner):
             if progress is not None:
-                progress(name, index, len(inner))
+                progress(index, len(inner), name)
             difference = after.matrix(name, less=before)
             if not difference.any():
                 continue
@@ -189,8 +187,7 @@ def _stored(path: str, found: Truncated, base: ModelMatrices) -> Change:
         return change
     up = found.up
     if rows.head_dim is not None:
-        heads = up.reshape(-1, 2, rows.head_dim // 2, up.shape[1])
-        up = np.ascontiguousarray(heads.swapaxes(1, 2)).reshape(up.shape)
+        up = in_pairs(up, rows.head_dim)
     return replace(change, up=up / np.float32(rows.factor))
 
 

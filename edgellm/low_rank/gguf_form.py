@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgellm.adapters.model_matrices import ModelMatrices
 from edgellm.adapters.stored import StoredAdapter
 from edgellm.checkpoint.folder import LAYER_NAME
 from edgellm.checkpoint.model_config import ModelConfig
@@ -17,10 +18,10 @@ from edgellm.converters.gguf.architectures.names import gguf_name, is_permuted
 from edgellm.converters.gguf_export.model_metadata import architecture_of
 from edgellm.converters.gguf_export.writer import GgufOutput, write_gguf
 from edgellm.converters.lora.our_words import in_our_words
-from edgellm.converters.tensors.floats import Floats
+from edgellm.converters.tensors.floats import stored as as_bytes
+from edgellm.converters.tensors.rope_permutation import in_pairs
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.low_rank.model_matrices import ModelMatrices
 
 RUN_UNMERGED = "edgellm runs it beside the weights: edgellm generate BASE --adapter FOLDER"
 
@@ -110,7 +111,7 @@ def _require_known(stored: StoredAdapter, base: ModelMatrices, architecture: str
 
 
 def _down(stored: StoredAdapter, path: str) -> Iterator[Bytes]:
-    yield _bytes(stored.change(path).down)
+    yield as_bytes(stored.change(path).down, "F32")
 
 
 def _up(stored: StoredAdapter, path: str, factor: float, head_dim: int | None) -> Iterator[Bytes]:
@@ -118,10 +119,5 @@ def _up(stored: StoredAdapter, path: str, factor: float, head_dim: int | None) -
     if factor != 1.0:
         up = up * np.float32(factor)
     if head_dim is not None:
-        heads = up.reshape(-1, 2, head_dim // 2, up.shape[1])
-        up = heads.swapaxes(1, 2).reshape(up.shape)
-    yield _bytes(up)
-
-
-def _bytes(values: Floats) -> Bytes:
-    return np.ascontiguousarray(values, dtype=np.float32).reshape(-1).view(np.uint8)
+        up = in_pairs(up, head_dim)
+    yield as_bytes(up, "F32")

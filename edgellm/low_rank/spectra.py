@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from edgellm.adapters.model_matrices import ModelMatrices, Progress
 from edgellm.adapters.stored import is_adapter, open_stored
 from edgellm.converters.tensors.recipe import first_few
-from edgellm.errors import ConfigError, UnsupportedModelError
+from edgellm.errors import ConfigError, FormatError, UnsupportedModelError
 from edgellm.files.given_path import given_path
+from edgellm.low_rank.comparison import require_same_shapes
 from edgellm.low_rank.description import change_spectrum
-from edgellm.low_rank.model_matrices import ModelMatrices, named, require_same_shapes
-from edgellm.low_rank.svd import Doubles, Spectrum, spectrum_of
+from edgellm.low_rank.svd import Doubles, Spectrum, rank_keeping, spectrum_of
 
 ENERGIES = (0.90, 0.95, 0.99)
 """Shares of the energy whose ranks are told."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a matrix, how many came before it, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,7 @@ class Spectra:
 
     def rank_for(self, energy: float) -> int:
         """Return the lowest rank of each at which all together keep this share of the energy."""
-        kept = 1.0 - np.square(self.errors())
-        return int(np.argmax(kept >= energy - 1e-12))
+        return rank_keeping(self.errors(), energy)
 
     def sentence(self) -> str:
         """Return which ranks keep which shares."""
@@ -97,7 +95,7 @@ def read_spectra(
             damaged.
         UnsupportedModelError: it has no low-rank changes, only zeros, or is of an unknown kind.
     """
-    say = progress or (lambda _name, _index, _count: None)
+    say = progress or (lambda _index, _count, _name: None)
     path = given_path(source)
     found: dict[str, tuple[tuple[int, int], Spectrum]] = {}
     if is_adapter(path):
@@ -114,7 +112,7 @@ def read_spectra(
             )
         names = _chosen(wanted, changes, str(path)) or list(changes)
         for index, name in enumerate(names):
-            say(name, index, len(names))
+            say(index, len(names), name)
             found[name] = changes[name].shape, change_spectrum(stored, name)
         return _not_zero(Spectra(f"changes by the adapter {source}", found))
     model = ModelMatrices(source)
@@ -132,7 +130,7 @@ def read_spectra(
             f"{first_few(list(model.matrices)[1:])})",
         )
     for index, name in enumerate(names):
-        say(name, index, len(names))
+        say(index, len(names), name)
         values = model.matrix(name, less=before)
         found[name] = model.matrices[name].shape, spectrum_of(values)
     return _not_zero(Spectra(title, found))
@@ -149,4 +147,24 @@ def _not_zero(spectra: Spectra) -> Spectra:
 
 def _chosen(wanted: Sequence[str], matrices: Mapping[str, object], place: str) -> list[str]:
     """Return the matrices that are named, each once."""
-    return list(dict.fromkeys(name for one in wanted for name in named(matrices, one, place)))
+    return list(dict.fromkeys(name for one in wanted for name in _named(matrices, one, place)))
+
+
+def _named(matrices: Mapping[str, object], wanted: str, place: str) -> list[str]:
+    """Return the matrices of a name, of its end, or of a pattern with ``*``.
+
+    Raises:
+        FormatError: there is none.
+    """
+    wanted = wanted.removesuffix(".weight")
+    if wanted in matrices:
+        return [wanted]
+    found = [
+        path for path in matrices if fnmatchcase(path, wanted) or fnmatchcase(path, f"*.{wanted}")
+    ]
+    if not found:
+        raise FormatError(
+            f"{place} has no matrix {wanted!r}",
+            hint=f"name one, or several with *: {first_few(list(matrices))}",
+        )
+    return found

@@ -20,7 +20,7 @@ from edgellm.adapters.stored import (
 from edgellm.adapters.written import destination, write_folder
 from edgellm.converters.tensors.recipe import first_few
 from edgellm.errors import ConfigError, FormatError, UnsupportedModelError
-from edgellm.low_rank.svd import truncated_product
+from edgellm.low_rank.svd import spectrum_of_product, truncated_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def add_adapters(
                 left_out += found.energy * found.error**2
                 added = Change(found.up, found.down, 1.0, is_embedding=added.is_embedding)
             elif rank is not None:
-                whole += truncated_product(added.up, added.down, added.rank).energy
+                whole += spectrum_of_product(added.up, added.down).energy
             changes[name] = added
         nbytes = write_folder(path, changes, form=form or opened[0].form, base=opened[0].base)
     error = math.sqrt(left_out / whole) if whole else 0.0

@@ -17,6 +17,9 @@ Doubles = npt.NDArray[np.float64]
 EXACT_SIDE = 1024
 """Up to this K all singular vectors are computed; it takes a second."""
 
+GRAM_ROWS = 1024
+"""Rows of a matrix that are in float64 at once."""
+
 FIRST_RANK = 16
 """The rank that a search for a share of the energy begins with in larger matrices."""
 
@@ -60,9 +63,7 @@ class Spectrum:
 
     def rank_for(self, energy: float) -> int:
         """Return the lowest rank that keeps this share of the energy."""
-        kept = 1.0 - np.square(self.errors())
-        # rounding must not ask for a rank that adds nothing
-        return int(np.argmax(kept >= min(energy, 1.0) - 1e-12))
+        return rank_keeping(self.errors(), energy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,17 @@ class Truncated:
         return math.sqrt(max(0.0, 1.0 - self.kept / self.energy))
 
 
+def rank_keeping(errors: Doubles, energy: float) -> int:
+    """Return the lowest rank that keeps a share of the energy, by the errors of rank 0, 1, ..."""
+    # rounding must not ask for a rank that adds nothing
+    return int(np.argmax(1.0 - np.square(errors) >= min(energy, 1.0) - 1e-12))
+
+
 def spectrum_of_product(up: Floats, down: Floats) -> Spectrum:
     """Return the singular values of ``up @ down``, (O, R) and (R, I); O x I is never made."""
-    core = _factor(up) @ _factor(down.T).T
+    up_core = np.linalg.qr(up.astype(np.float64), mode="r")
+    down_core = np.linalg.qr(down.T.astype(np.float64), mode="r")
+    core = up_core @ down_core.T
     return Spectrum(np.linalg.svd(core, compute_uv=False).astype(np.float64))
 
 
@@ -112,10 +121,9 @@ def truncated_product(up: Floats, down: Floats, rank: int) -> Truncated:
     """Return the nearest product of at most this rank to ``up @ down``."""
     left, left_core = np.linalg.qr(up.astype(np.float64))
     right, right_core = np.linalg.qr(down.T.astype(np.float64))
-    u, values, vt = np.linalg.svd(left_core @ right_core.T)
-    size = len(values)
+    u, values, vt = np.linalg.svd(left_core @ right_core.T, full_matrices=False)
     spectrum = Spectrum(values)
-    return _balanced(left @ u[:, :size], spectrum, vt[:size] @ right.T, _usable(spectrum, rank))
+    return _balanced(left @ u, spectrum, vt @ right.T, _usable(spectrum, rank))
 
 
 def truncated_matrix(matrix: Floats, *, rank: int | None, energy: float | None) -> Truncated:
@@ -167,7 +175,7 @@ def _randomized(matrix: Floats, rank: int, energy: float | None) -> Truncated:
         basis = matrix @ basis
     basis, _ = np.linalg.qr(basis)
     u, values, vt = np.linalg.svd((basis.T @ matrix).astype(np.float64), full_matrices=False)
-    whole = float(np.vdot(matrix, matrix)) if matrix.size < 1 << 20 else _energy(matrix)
+    whole = sum(float(np.square(row, dtype=np.float64).sum()) for row in matrix)
     chosen = rank
     if energy is not None:
         kept = np.cumsum(np.square(values[:rank]))
@@ -186,22 +194,15 @@ def _balanced(left: Doubles, spectrum: Spectrum, right: Doubles, rank: int) -> T
 
 
 def _rank(spectrum: Spectrum, most: int, energy: float | None) -> int:
-    rank = most
     if energy is not None:
-        rank = min(most, spectrum.rank_for(energy))
-    return _usable(spectrum, rank)
+        most = min(most, spectrum.rank_for(energy))
+    return _usable(spectrum, most)
 
 
 def _usable(spectrum: Spectrum, rank: int) -> int:
     """Return a rank without values that are rounding; 1 at least."""
-    largest = spectrum.values[:1].sum()
-    return max(1, min(rank, int((spectrum.values > NOISE * largest).sum())))
-
-
-def _factor(matrix: Floats) -> Doubles:
-    """Return R of the matrix's QR."""
-    _, factor = np.linalg.qr(matrix.astype(np.float64))
-    return factor
+    values = spectrum.values
+    return max(1, min(rank, int((values > NOISE * values[0]).sum())))
 
 
 def _gram(matrix: Floats) -> Doubles:
@@ -210,11 +211,7 @@ def _gram(matrix: Floats) -> Doubles:
         matrix = matrix.T
     rows, columns = matrix.shape
     gram = np.zeros((columns, columns))
-    for start in range(0, rows, EXACT_SIDE):
-        part = matrix[start : start + EXACT_SIDE].astype(np.float64)
+    for start in range(0, rows, GRAM_ROWS):
+        part = matrix[start : start + GRAM_ROWS].astype(np.float64)
         gram += part.T @ part
     return gram
-
-
-def _energy(matrix: Floats) -> float:
-    return sum(float(np.square(row, dtype=np.float64).sum()) for row in matrix)

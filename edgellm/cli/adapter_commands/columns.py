@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LAYERS = "model.layers."
+from edgellm.checkpoint.folder import LAYER_PREFIX
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -22,11 +22,11 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def short(path: str) -> str:
     """Return a matrix's path as tables have it: ``3.self_attn.q_proj`` of layer 3."""
-    return path.removeprefix(LAYERS)
+    return path.removeprefix(LAYER_PREFIX)
 
 
 def percentage(share: float) -> str:
     """Return a share with the digits that mean something: ``99.97%``, ``12%``."""
-    if share >= 0.995 and share < 1.0:
+    if 0.995 <= share < 1.0:
         return f"{min(100 * share, 99.9999):.4g}%"
     return f"{100 * share:.3g}%"

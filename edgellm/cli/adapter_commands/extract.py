@@ -54,10 +54,6 @@ def extract(
 
     chosen = choice("format", form, adapter_options.FORMS)
     with show_steps() as steps:
-
-        def progress(path: str, index: int, count: int) -> None:
-            steps.show(index, count, path)
-
         made = make(
             tuned,
             base,
@@ -67,7 +63,7 @@ def extract(
             partial=partial,
             form=chosen,
             force=force,
-            progress=progress,
+            progress=steps.show,
         )
     if json:
         terminal.write_json(made.facts())
@@ -93,7 +89,7 @@ def _show(made: Extraction) -> None:
     if not all(item.is_nearest for item in made.matrices):
         terminal.note("* measured; another product of this rank may be a little nearer")
     if made.unchanged:
-        terminal.note(f"{plural(made.unchanged, 'matrix').replace('matrixs', 'matrices')} the same")
+        terminal.note(f"{plural(made.unchanged, 'matrix', 'matrices')} the same")
     for name in made.left_out:
         terminal.note(f"left out, as no adapter holds it: {name}")
     for line in made.notes:

@@ -47,7 +47,7 @@ def _rows(facts: AdapterFacts) -> list[tuple[str, str]]:
     if facts.changes:
         types = sorted({item.up.tensor.info.dtype for item in adapter.changes.values()})
         numbers = sum(change.numbers for change in facts.changes)
-        changed = plural(len(facts.changes), "matrix").replace("matrixs", "matrices")
+        changed = plural(len(facts.changes), "matrix", "matrices")
         if facts.layers:
             changed += f" in {plural(len(facts.layers), 'layer')} ({_ranges(facts.layers)})"
         rows += [

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from edgellm.cli.adapter_commands.columns import percentage, short
+from edgellm.low_rank.spectra import ENERGIES, Spectra
 
-if TYPE_CHECKING:
-    from edgellm.low_rank.spectra import Spectra
-
-SPECTRA_HEADS = ("matrix", "shape", "norm", "effective rank", "for 90%", "for 95%", "for 99%")
+SHARES = [f"for {energy:.0%}" for energy in ENERGIES]
+SPECTRA_HEADS = ("matrix", "shape", "norm", "effective rank", *SHARES)
 NOTHING = 5e-6
 """A relative error below which a rank is taken for exact."""
 
@@ -23,7 +21,7 @@ def spectra_rows(spectra: Spectra) -> list[list[str]]:
             f"{rows:,} x {columns:,}",
             f"{spectrum.norm:.4g}",
             f"{spectrum.effective_rank:.1f}",
-            *(f"{spectrum.rank_for(energy):,}" for energy in (0.90, 0.95, 0.99)),
+            *(f"{spectrum.rank_for(energy):,}" for energy in ENERGIES),
         ]
         for path, ((rows, columns), spectrum) in spectra.found.items()
     ]

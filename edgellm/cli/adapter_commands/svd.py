@@ -52,11 +52,7 @@ def svd(
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{output} is no name of a page", hint="name a file that ends in .html")
     with show_steps() as steps:
-
-        def progress(path: str, index: int, count: int) -> None:
-            steps.show(index, count, path)
-
-        spectra = read_spectra(source, matrix or [], base=base, progress=progress)
+        spectra = read_spectra(source, matrix or [], base=base, progress=steps.show)
     if output is not None:
         _write_page(spectra, output)
     if json:
