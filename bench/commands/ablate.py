@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
@@ -10,20 +9,7 @@ from typer import Option
 
 from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.tables.text_tables import Column, megabytes, number
-
-COLUMNS: Mapping[str, Column] = {
-    "variant": ("variant", str),
-    "bits": ("bits", str),
-    "budget": ("memory_bytes", megabytes),
-    "tokens/s": ("tokens_per_second", number(2)),
-    "s/token": ("seconds_per_token", number(4)),
-    "times as long": ("slowdown", number(2)),
-    "pinned": ("pinned_layers", str),
-    "of": ("layers", str),
-    "read per token": ("bytes_per_token", megabytes),
-    "peak": ("peak_memory_bytes", megabytes),
-}
+from edgellm.bench.tables.columns import ABLATION_COLUMNS
 
 
 def ablate(
@@ -62,5 +48,5 @@ def ablate(
         timeout=timeout,
     )
     records, stopped = common.collect_records(partial(measure_ablations, model, settings), output)
-    common.print_records(records, COLUMNS, json=json, wide=wide)
+    common.print_records(records, ABLATION_COLUMNS, json=json, wide=wide)
     return exit_code(records, stopped=stopped)

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from edgellm.bench import command_options as common
-from edgellm.bench.tables.text_tables import DISK_COLUMNS
+from edgellm.bench.tables.columns import DISK_COLUMNS
 from edgellm.console.progress import show_doing
 from edgellm.errors import ConfigError
 from edgellm.settings import parse_budget

@@ -8,7 +8,8 @@ from typer import Option
 
 from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.tables.text_tables import PAGING_COLUMNS, megabytes
+from edgellm.bench.tables.columns import PAGING_COLUMNS
+from edgellm.bench.tables.text_tables import megabytes
 from edgellm.console.progress import show_doing
 from edgellm.console.terminal import say
 from edgellm.settings import parse_budget

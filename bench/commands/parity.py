@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ from typer import Argument, Option
 from edgellm.bench import command_options as common
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.tables.text_tables import Column
+from edgellm.bench.tables.columns import PARITY_COLUMNS
 from edgellm.files.bounded import read_given_text
 
 if TYPE_CHECKING:
@@ -20,24 +20,6 @@ if TYPE_CHECKING:
 
 MAX_LETTERS = 16 << 20
 """Of a text or prompt."""
-
-
-def _two_digits(value: float) -> str:
-    return f"{value:.2g}"
-
-
-COLUMNS: Mapping[str, Column] = {
-    "model": ("model", str),
-    "backend": ("backend", str),
-    "bits": ("bits", str),
-    "tokens": ("tokens", str),
-    "logits differ by": ("max_logit_difference", _two_digits),
-    "KL": ("kl", _two_digits),
-    "same first": ("top1_agreement", lambda value: f"{100 * value:.1f}%"),
-    "perplexity": ("perplexity", lambda value: f"{value:.3f}"),
-    "change": ("perplexity_change", lambda value: f"{100 * value:+.2f}%"),
-    "same text": ("text_equal", {True: "yes", False: "no"}.__getitem__),
-}
 
 
 def parity(
@@ -96,7 +78,7 @@ def parity(
     sides = sides_of(models, backends)
     records, stopped = common.collect_records(partial(compare, sides, settings), output)
     sentences = describe_texts(records) if records else ()
-    common.print_records(records, COLUMNS, json=json, wide=wide, sentences=sentences)
+    common.print_records(records, PARITY_COLUMNS, json=json, wide=wide, sentences=sentences)
     return exit_code(records, stopped=stopped)
 
 

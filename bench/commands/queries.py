@@ -12,7 +12,7 @@ from typer import Argument, Option
 from edgellm.bench import command_options as common
 from edgellm.bench.queries.questions import MAX_TOKENS, THREADS, TIMEOUT
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.tables.text_tables import QUERY_COLUMNS
+from edgellm.bench.tables.columns import QUERY_COLUMNS
 from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, Sampling
 

@@ -23,7 +23,7 @@ from edgellm.bench.speed.workload import (
     Workload,
     unused_options,
 )
-from edgellm.bench.tables.text_tables import speed_columns
+from edgellm.bench.tables.columns import speed_columns
 from edgellm.cli import headings
 from edgellm.cli.command_group import CommandGroup
 from edgellm.errors import ModelNotFoundError

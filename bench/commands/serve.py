@@ -13,7 +13,7 @@ from typer import Argument, Option
 from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.serving.load import CHAT, ROUTES, Level, Load, Server, parse_server
-from edgellm.bench.tables.serving_tables import ratio_sentences, serving_columns
+from edgellm.bench.tables.columns import ratio_sentences, serving_columns
 from edgellm.cli import headings
 from edgellm.console.terminal import note
 from edgellm.errors import BackendError, ConfigError

@@ -12,7 +12,7 @@ from typer import Option
 
 from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.tables.text_tables import training_columns, training_sentences
+from edgellm.bench.tables.columns import training_columns, training_sentences
 from edgellm.bench.training.task_settings import TaskSettings
 from edgellm.cli import headings
 from edgellm.cli.common.settings_options import SettingsOptions, expand_settings

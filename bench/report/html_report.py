@@ -22,13 +22,9 @@ from edgellm.bench.report.parts.record_tables import records_table, setting_colu
 from edgellm.bench.report.serving_section import serving_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
 from edgellm.bench.report.training_section import training_section
+from edgellm.bench.tables.columns import DISK_COLUMNS, PAGING_COLUMNS, speed_columns
 from edgellm.bench.tables.narrow_tables import meanings_of_tests
-from edgellm.bench.tables.text_tables import (
-    DISK_COLUMNS,
-    PAGING_COLUMNS,
-    Column,
-    speed_columns,
-)
+from edgellm.bench.tables.text_tables import Column
 from edgellm.pages.elements import bullets, definitions, panels, section, sentence
 from edgellm.pages.page import page
 

@@ -10,7 +10,7 @@ from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.serving import ServingRecord
 from edgellm.bench.report.parts.record_tables import records_table
-from edgellm.bench.tables.serving_tables import load_text, ratio_sentences, serving_columns
+from edgellm.bench.tables.columns import load_text, ratio_sentences, serving_columns
 from edgellm.pages.elements import bullets, definitions, details, panel, panels, section
 from edgellm.pages.plots import Series, chart
 

@@ -9,13 +9,13 @@ from edgellm.bench.records.differences import SETTINGS, differing_settings, labe
 from edgellm.bench.records.doubts import MAX_SHARE
 from edgellm.bench.records.record import Record, SpeedRecord
 from edgellm.bench.report.parts.record_tables import records_table, setting_columns, setting_text
+from edgellm.bench.tables.columns import speed_columns
 from edgellm.bench.tables.text_tables import (
     Column,
     doubted,
     megabytes,
     percent,
     seconds,
-    speed_columns,
     throughput,
 )
 from edgellm.pages.elements import details, panel, panels, section

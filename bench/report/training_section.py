@@ -9,7 +9,8 @@ from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.training import TrainingRecord
 from edgellm.bench.report.parts.record_tables import records_table
-from edgellm.bench.tables.text_tables import number, seconds, training_columns, training_sentences
+from edgellm.bench.tables.columns import training_columns, training_sentences
+from edgellm.bench.tables.text_tables import number, seconds
 from edgellm.console.units import size
 from edgellm.pages.elements import bullets, definitions, details, panel, panels, section
 from edgellm.pages.plots import Bar, bars

@@ -1,41 +1,47 @@
-"""Records as markdown: speeds, evaluations, and where they were measured."""
+"""Records as markdown: tables, what they show in sentences, and where they were measured."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgellm.bench.records.evaluation import EvaluationRecord
-from edgellm.bench.records.record import Record, SpeedRecord
-from edgellm.bench.tables.text_tables import show_cells, speed_columns
+from edgellm.bench.records.record import Record
+from edgellm.bench.tables.columns import COLUMNS, SENTENCES
+from edgellm.bench.tables.text_tables import Column, show_cells
 
 
 def as_markdown(records: Sequence[Record]) -> str:
-    """Return tables of speeds and of evaluations, and where they were measured.
-
-    Other kinds are left out.
-    """
-    evaluations = [record for record in records if isinstance(record, EvaluationRecord)]
-    speeds = [record for record in records if isinstance(record, SpeedRecord)]
+    """Return a table for each kind of record and each task, and where they were measured."""
+    by_kind: dict[str, list[Record]] = defaultdict(list)
+    evaluations = []
+    for record in records:
+        if isinstance(record, EvaluationRecord):
+            evaluations.append(record)
+        else:
+            by_kind[record.KIND].append(record)
     blocks = []
-    if speeds or not evaluations:
-        blocks.append(_table(_speed_lines(speeds)))
+    for kind, group in by_kind.items():
+        if len(by_kind) > 1:
+            blocks.append(f"## {kind.capitalize()}")
+        blocks.append(_table(_lines(group, COLUMNS[kind](group))))
+        if kind in SENTENCES:
+            blocks += _list(SENTENCES[kind](group))
     blocks += _evaluation_blocks(evaluations)
-    shown = [*speeds, *evaluations]
-    machines = dict.fromkeys(_machine_sentence(record.environment) for record in shown)
+    machines = dict.fromkeys(_machine_sentence(record.environment) for record in records)
     blocks.append("\n".join(f"- {_escape(machine)}" for machine in machines))
     return "\n\n".join(["# edgellm bench", *blocks])
 
 
-def _speed_lines(speeds: Sequence[SpeedRecord]) -> list[list[str]]:
-    columns = speed_columns(speeds)
-    heads = list(columns)
-    lines = [show_cells(record, columns) for record in speeds]
-    if any(record.error for record in speeds):
-        heads.append("what went wrong")
-        for line, record in zip(lines, speeds, strict=True):
-            line.append(record.error or "")
-    return [heads, *lines]
+def _lines(records: Sequence[Record], columns: Mapping[str, Column]) -> list[list[str]]:
+    """Return heads and cells; models where they differ, and reasons where any has failed."""
+    shown = dict(columns)
+    if "model" not in shown and len({record.model for record in records}) > 1:
+        shown = {"model": ("model", str), **shown}
+    if any(record.error for record in records):
+        shown["what went wrong"] = ("error", str)
+    return [list(shown), *(show_cells(record, shown) for record in records)]
 
 
 def _evaluation_blocks(records: Sequence[EvaluationRecord]) -> list[str]:

@@ -8,12 +8,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.differences import flatten
-from edgellm.bench.records.doubts import MAX_SHARE, MAX_SPREAD
-from edgellm.bench.records.record import SCHEMA, Record, quotient
-from edgellm.bench.records.training import TrainingRecord
-from edgellm.console.units import count, size
+from edgellm.bench.records.record import SCHEMA, Record
 
 Column = tuple[str, Callable[[Any], str]]
 """A field or derived figure of records, and how its values are shown."""
@@ -74,131 +70,6 @@ def yes_or_no(value: object) -> str:
     if value:
         return "yes"
     return "no"
-
-
-DISK_COLUMNS: Mapping[str, Column] = {
-    "threads": ("threads", str),
-    "piece": ("chunk_bytes", megabytes),
-    "GB/s": ("raw_read_gbps", number(2)),
-    "past the cache": ("direct_reads", yes_or_no),
-}
-PAGING_COLUMNS: Mapping[str, Column] = {
-    "budget": ("memory_bytes", megabytes),
-    "pinned": ("pinned_layers", str),
-    "of": ("layers", str),
-    "read per token": ("bytes_per_token", megabytes),
-    "disk GB/s": ("raw_read_gbps", number(2)),
-    "s/token": ("seconds_per_token", number(3)),
-    "tokens/s": ("tokens_per_second", number(2)),
-    "efficiency": ("efficiency", doubted(number(3), MAX_SHARE)),
-    "±": ("spread", doubted(percent, MAX_SPREAD)),
-    "peak": ("peak_rss_bytes", megabytes),
-}
-QUERY_COLUMNS: Mapping[str, Column] = {
-    "model": ("model", str),
-    "bits": ("bits", str),
-    "threads": ("threads", str),
-    "question": ("number", str),
-    "tokens": ("tokens", str),
-    "seconds": ("median_seconds", number(2)),
-    "tokens/s": ("tokens_per_second", number(1)),
-    "score": ("score", number(1)),
-    "answer begins": ("answer", lambda text: " ".join(text.split())[:40]),
-}
-SPEED_COLUMNS: Mapping[str, Column] = {
-    "model": ("model", str),
-    "backend": ("backend", str),
-    "bits": ("bits", str),
-    "threads": ("threads", str),
-    "batch": ("batch", str),
-    "budget": ("memory_bytes", megabytes),
-    "test": ("test", str),
-    "tokens/s": ("tokens_per_second", throughput),
-    "±": ("spread", doubted(percent, MAX_SPREAD)),
-    "first token": ("time_to_first_token", seconds),
-    "step p50": ("step_p50", seconds),
-    "p99": ("step_p99", seconds),
-    "GB/s": ("achieved_gbps", number(1)),
-    "of roofline": ("roofline_share", doubted(percent, MAX_SHARE)),
-    "J/token": ("joules_per_token", lambda value: f"{value:.3g}"),
-    "peak": ("peak_memory_bytes", megabytes),
-}
-WHERE_DIFFERENT = ("model", "bits", "threads", "batch", "budget")
-"""Columns of speeds that are shown only where records differ in them."""
-
-WHERE_KNOWN = ("first token", "step p50", "p99", "GB/s", "of roofline", "J/token", "±")
-"""Columns of speeds that are shown only where a record has something in them."""
-
-
-def speed_columns(records: Sequence[Row]) -> dict[str, Column]:
-    """Return the columns that tell these records apart, and those of figures that are there."""
-
-    def is_shown(name: str, key: str) -> bool:
-        values = {str(record.get(key)) for record in records}
-        if name == "bits":
-            values.discard("None")  # of a model that could not be opened
-        if name in WHERE_DIFFERENT:
-            return len(values) > 1
-        if name in WHERE_KNOWN:
-            return values != {"None"}
-        return True
-
-    return {name: column for name, column in SPEED_COLUMNS.items() if is_shown(name, column[0])}
-
-
-TRAINING_COLUMNS: Mapping[str, Column] = {
-    "backend": ("backend", str),
-    "technique": ("test", str),
-    "learned": ("numbers", count),
-    "pinned": ("pinned_layers", str),
-    "of": ("layers", str),
-    "weights": ("weight_bytes", size),
-    "activations": ("activation_bytes", size),
-    "gradients": ("gradient_bytes", size),
-    "optimizer": ("optimizer_bytes", size),
-    "before": ("start_bytes", size),
-    "peak memory": ("peak_memory_bytes", size),
-    "s/step": ("median_seconds", number(3)),
-    "CPU s": ("median_cpu_seconds", number(3)),
-    "±": ("spread", doubted(percent, MAX_SPREAD)),
-    "tokens/s": ("tokens_per_second", throughput),
-    "loss before": ("loss_before", number(4)),
-    "after": ("loss_after", number(4)),
-}
-
-
-def training_columns(records: Sequence[Row]) -> dict[str, Column]:
-    """Return the columns of training; those of layers only where some of them are not in memory."""
-    columns = dict(TRAINING_COLUMNS)
-    if not any(_is_paged(record) for record in records):
-        del columns["pinned"], columns["of"]
-    return columns
-
-
-def training_sentences(records: Sequence[TrainingRecord]) -> list[str]:
-    """Return how edgellm's first record of each method compares with every other library's."""
-    own: dict[tuple[str, str], TrainingRecord] = {}
-    for record in records:
-        if record.backend == OWN and not record.error:
-            own.setdefault((record.model, record.method), record)
-    sentences = []
-    for record in records:
-        ours = own.get((record.model, record.method))
-        if ours is None or record.backend == OWN or record.error:
-            continue
-        pace = quotient(ours.tokens_per_second, record.tokens_per_second)
-        peak = quotient(ours.peak_memory_bytes, record.peak_memory_bytes)
-        if pace and peak:
-            sentences.append(
-                f"{ours.test}: {OWN} has {pace:.2f} times the tokens/s and {peak:.2f} times the "
-                f"peak of {record.backend}, {record.test}"
-            )
-    return sentences
-
-
-def _is_paged(record: Row) -> bool:
-    pinned = record.get("pinned_layers")
-    return pinned is not None and pinned < record.get("layers")
 
 
 def as_json(records: Sequence[Record]) -> str:

@@ -3,7 +3,8 @@
 import pytest
 
 from edgellm.bench.machine.disk import files_of, measure_disk_sweep
-from edgellm.bench.tables.text_tables import DISK_COLUMNS, as_table
+from edgellm.bench.tables.columns import DISK_COLUMNS
+from edgellm.bench.tables.text_tables import as_table
 from edgellm.errors import ConfigError
 
 

@@ -14,7 +14,8 @@ from edgellm.bench.paging.paging import (
     default_budgets,
     measure_paging,
 )
-from edgellm.bench.tables.text_tables import PAGING_COLUMNS, as_json, as_table
+from edgellm.bench.tables.columns import PAGING_COLUMNS
+from edgellm.bench.tables.text_tables import as_json, as_table
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
 from edgellm.converters.synthetic import synthesize

@@ -5,7 +5,7 @@ from support.bench_records import serving
 
 from edgellm.bench.records.kinds import record_of
 from edgellm.bench.report.html_report import as_html
-from edgellm.bench.tables.serving_tables import ratio_sentences, serving_columns
+from edgellm.bench.tables.columns import ratio_sentences, serving_columns
 from edgellm.bench.tables.text_tables import as_csv, as_table
 
 

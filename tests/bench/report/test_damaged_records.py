@@ -24,12 +24,13 @@ from edgellm.bench.records.record import DiskRecord
 from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.result_files import read_some_records
 from edgellm.bench.result_commands.compare import describe
+from edgellm.bench.tables.columns import speed_columns
 from edgellm.bench.tables.evaluation_picture import evaluation_picture
 from edgellm.bench.tables.evaluation_runs import compared_runs
 from edgellm.bench.tables.evaluation_sentences import evaluation_lines
 from edgellm.bench.tables.evaluation_tables import evaluation_tables
 from edgellm.bench.tables.markdown_tables import as_markdown
-from edgellm.bench.tables.text_tables import as_csv, as_json, as_table, speed_columns
+from edgellm.bench.tables.text_tables import as_csv, as_json, as_table
 from edgellm.errors import EdgeLLMError
 
 RECORDS = [

@@ -4,7 +4,7 @@ from support.bench_records import speed, training
 
 from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.training_section import training_section
-from edgellm.bench.tables.text_tables import training_sentences
+from edgellm.bench.tables.columns import training_sentences
 
 STYLES = {"edgellm": 0, "peft": 1}
 

@@ -4,8 +4,8 @@ import pytest
 from support.bench_records import speed
 
 from edgellm.bench.records.kinds import PagingRecord
+from edgellm.bench.tables.columns import PAGING_COLUMNS, speed_columns
 from edgellm.bench.tables.narrow_tables import doubt_lines, fitting_table, meanings_of_tests
-from edgellm.bench.tables.text_tables import PAGING_COLUMNS, speed_columns
 
 STEADY = {"seconds": (1.0, 1.0, 1.0), "step_seconds": (0.1, 0.2), "read_gbps": 20.0}
 WEIGHTS = {"weight_bytes_per_token": 10**9, "peak_memory_bytes": 5 * 10**9}

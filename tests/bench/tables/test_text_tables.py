@@ -6,18 +6,22 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bench_records import COMMON, MACHINE, evaluation, speed_records
-
-from edgellm.bench.records.kinds import PagingRecord
-from edgellm.bench.records.record import SCHEMA, Record
-from edgellm.bench.tables.markdown_tables import as_markdown
-from edgellm.bench.tables.text_tables import (
-    PAGING_COLUMNS,
-    as_csv,
-    as_json,
-    as_table,
-    speed_columns,
+from support.bench_records import (
+    COMMON,
+    MACHINE,
+    evaluation,
+    query,
+    serving,
+    speed_records,
+    training,
 )
+
+from edgellm.bench.records.evaluation import EvaluationRecord
+from edgellm.bench.records.kinds import KINDS, AblationRecord, PagingRecord, ParityRecord
+from edgellm.bench.records.record import SCHEMA, DiskRecord, Record
+from edgellm.bench.tables.columns import COLUMNS, PAGING_COLUMNS, speed_columns
+from edgellm.bench.tables.markdown_tables import as_markdown
+from edgellm.bench.tables.text_tables import as_csv, as_json, as_table
 
 GENERATION = COMMON | {"test": "tg128"}
 
@@ -68,3 +72,36 @@ def test_evaluations_are_in_every_form_without_the_values_of_each_question_in_ta
     lines = list(csv.DictReader(io.StringIO(as_csv(found), newline="")))
     assert lines[0]["metrics.accuracy"] == "0.5"
     assert not [name for name in lines[0] if name.startswith(("columns", "question_ids"))]
+
+
+def test_no_kind_is_left_out_of_markdown():
+    assert set(COLUMNS) | {EvaluationRecord.KIND} == set(KINDS)
+    found = [
+        training(),
+        training(backend="peft", seconds=(2.0, 4.0)),
+        training(backend="cuda", error="it is <not> installed", seconds=()),
+        serving(),
+        query(),
+        ParityRecord(**GENERATION, kl=0.00123, text_equal=True),
+        AblationRecord(**GENERATION, variant="without the KV cache"),
+        DiskRecord(**GENERATION, chunk_bytes=10**6, read_bytes=10**9, direct_reads=True),
+        Record(**GENERATION, seconds=(1.0,)),
+        evaluation([1, 0]),
+    ]
+    text = as_markdown(found)
+    for said in (
+        "| backend | technique |",
+        "| edgellm | LoRA | 1,000 |",
+        "- LoRA: edgellm has 2.00 times the tokens/s",
+        "it is &lt;not> installed |",
+        "| server | users |",
+        "0.0012",
+        "without the KV cache",
+        "## tickets (choose",
+        "- A chip, 4 cores",
+    ):
+        assert said in text, said
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
+    assert heads[:3] == ["## Training", "## Serving", "## Queries"]
+    # of one kind there is no need to name it
+    assert "##" not in as_markdown(found[:2])
