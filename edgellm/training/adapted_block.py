@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.device import machine as device
 from edgellm.kernels.kernel_engine import KernelEngine
@@ -25,6 +26,30 @@ from edgellm.training.operations.rotary_attention import RotaryAttention, is_rot
 
 Results = dict[str, list[mx.array]]
 """A call's results by the part of the layer that they come of: what need not be computed again."""
+
+
+def put_on_processor(
+    block: Block, layer: LayerConfig, kernels: KernelEngine | None
+) -> RotaryAttention | None:
+    """Give a block attention and gate whose derivatives are fast without a GPU.
+
+    Args:
+        block: whose products are in their places.
+        layer: what is its own.
+        kernels: compute the gate; None where MLX does.
+
+    Returns:
+        Its attention, where that can keep its result.
+    """
+    if kernels is not None and type(block.mlp) is MLP and block.mlp.gate is Block.gate:
+        block.mlp = KernelMLP(block.mlp, kernels)
+    if device.has_gpu():
+        return None
+    if is_rotary(block.self_attn) and layer.window is None:
+        block.self_attn = attention = RotaryAttention(block.self_attn)
+        return attention
+    block.self_attn.attention = attention_by_numpy
+    return None
 
 
 class AdaptedBlock:
@@ -61,7 +86,6 @@ class AdaptedBlock:
         self._format = KVFormat(config.num_key_value_heads, config.head_dim, dtype)
         self._lora, self._squares = lora, squares
         self._products: dict[str, AdaptedProduct] = {}
-        self._attention: RotaryAttention | None = None
         shapes = config.tensor_shapes()
         for stack, members in STACKS.items():
             part, name = stack.split(".")
@@ -70,14 +94,7 @@ class AdaptedBlock:
             product = AdaptedProduct(getattr(owner, name), kernels, features)
             self._products[stack] = product
             setattr(owner, name, product)
-        attention = self._block.self_attn
-        if is_rotary(attention) and self._layer.window is None and not device.has_gpu():
-            self._attention = self._block.self_attn = RotaryAttention(attention)
-        elif not device.has_gpu():
-            attention.attention = attention_by_numpy
-        mlp = self._block.mlp
-        if kernels is not None and type(mlp) is MLP and mlp.gate is Block.gate:
-            self._block.mlp = KernelMLP(mlp, kernels)
+        self._attention = put_on_processor(self._block, self._layer, kernels)
 
     def __call__(
         self,

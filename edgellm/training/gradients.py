@@ -1,31 +1,27 @@
-"""The loss of a step and its derivatives, with a few layers in memory at a time.
+"""The way of a step through the layers and back, and the derivatives that it brings.
 
-All micro-batches go through a layer before the next one is needed. Upwards only the input of each
-layer is kept; downwards each layer is computed again from that and differentiated: gradient
-checkpointing (Chen et al. 2016, arXiv:1604.06174) with a layer a segment.
+All rows go through a layer before the next one is needed, so few layers need be in memory. Upwards
+only the input of each layer is kept; downwards each layer is computed again from that and
+differentiated: gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) with a layer a segment.
 """
 
-# T tokens of a micro-batch, E hidden, R rows after which something is learned, V vocabulary
+# T tokens of a micro-batch, E hidden, R rows of the head, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
-from edgellm.models.model import Embedding
 from edgellm.training.adapted_block import AdaptedBlock, Results
 from edgellm.training.kept_inputs import KeptInputs
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
 from edgellm.training.operations.adapted_product import Kept
-from edgellm.training.operations.loss import losses_of
-
-Floats = npt.NDArray[np.float32]
 
 HEAD_ROWS, HEAD_BYTES = 256, 16 << 20
 """Rows whose logits are there at once, and the bytes of these, at most."""
@@ -40,9 +36,33 @@ Dropout = Callable[[int, MicroBatch], Kept]
 """Says what dropout keeps in a layer, of a micro-batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """The parts of a model as training goes through them.
+class TrainedLayer(Protocol):
+    """A decoder layer whose numbers are arguments of each call."""
+
+    def __call__(
+        self,
+        index: int,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        change: Change,
+        kept: Kept,
+        /,
+        *,
+        results: Results | None,
+    ) -> mx.array:
+        """Return the hidden states (1, T, E) after the layer, as ``AdaptedBlock`` does."""
+
+
+class TrainedLayers(Protocol):
+    """Decoder layers, wherever they live."""
+
+    def layer(self, index: int) -> AbstractContextManager[TrainedLayer]:
+        """Lend the layer of the next visit. Its results must be evaluated when the block ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedStack:
+    """Embedding and decoder layers of a model, as training goes there and back.
 
     Attributes:
         embed: token ids (1, T) to hidden states (1, T, E).
@@ -50,25 +70,36 @@ class TrainedModel:
         layers: the decoder layers.
         count: how many there are.
         first: the number of the first layer that is changed: derivatives end there.
-        logits: hidden states (R, E) after all layers to logits (R, V), differentiable.
         recompute: whether all of a layer is computed again downwards, and only its input is kept.
         keep: returns what keeps the inputs of a step's layers.
-        head_rows: rows whose logits are there at once.
     """
 
-    embed: Embedding
+    embed: Callable[[mx.array], mx.array]
     embedding_scale: float
-    layers: LayerVisits[AdaptedBlock]
+    layers: TrainedLayers
     count: int
-    first: int
-    logits: Callable[[mx.array], mx.array]
+    first: int = 0
     recompute: bool = True
     keep: Callable[[], KeptInputs] = list
-    head_rows: int = HEAD_ROWS
 
     def kept_results(self) -> dict[int, Results] | None:
         """Return where rows keep each layer's results; None: they are computed again."""
         return None if self.recompute else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel(TrainedStack):
+    """The parts of a frozen model, whose layers have changes.
+
+    Attributes:
+        layers: the decoder layers.
+        logits: hidden states (R, E) after all layers to logits (R, V), differentiable.
+        head_rows: rows whose logits are there at once.
+    """
+
+    layers: LayerVisits[AdaptedBlock]
+    logits: Callable[[mx.array], mx.array]
+    head_rows: int = HEAD_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +136,7 @@ class Rows:
     dropout: Dropout = lambda _layer, _batch: {}
     results: dict[int, Results] | None = None
 
-    def through(self, index: int, layer: AdaptedBlock, hidden: mx.array) -> mx.array:
+    def through(self, index: int, layer: TrainedLayer, hidden: mx.array) -> mx.array:
         """Return the states (1, T, E) after a layer, of those before it."""
         kept: Kept = {}
         if self.changes[index]:
@@ -116,9 +147,9 @@ class Rows:
         return layer(index, hidden, self.batch.lengths, self.changes[index], kept, results=results)
 
     def back(
-        self, index: int, layer: AdaptedBlock, hidden: mx.array, gradient: mx.array
-    ) -> tuple[mx.array, list[mx.array]]:
-        """Return derivatives by a layer's input (1, T, E) and by each array of its change.
+        self, index: int, layer: TrainedLayer, hidden: mx.array, gradient: mx.array
+    ) -> tuple[mx.array, Change]:
+        """Return derivatives by a layer's input (1, T, E) and by its change.
 
         Args:
             index: of the layer.
@@ -135,57 +166,11 @@ class Rows:
             return [layer(index, state, self.batch.lengths, own, kept, results=results)]
 
         _, (by_hidden, *by_change) = mx.vjp(through, [hidden, *change.values()], [gradient])
-        return by_hidden, by_change
-
-
-def step_gradients(
-    model: TrainedModel,
-    batches: Sequence[MicroBatch],
-    changes: Sequence[Change],
-    *,
-    dropout: Dropout = lambda _layer, _batch: {},
-) -> StepGradients:
-    """Return the loss over all asked tokens of a step, and its derivatives by the changes.
-
-    Args:
-        model: the model.
-        batches: the step's micro-batches.
-        changes: of each layer.
-        dropout: what is left out.
-
-    Raises:
-        ReadError: a layer cannot be read.
-    """
-    rows = [Rows(batch, changes, dropout, model.kept_results()) for batch in batches]
-    asked = sum(len(batch.asked_rows) for batch in batches)
-    kept_inputs, hidden = upwards(model, rows, kept=len(rows))
-    loss, gradients = 0.0, []
-    for states, batch in zip(hidden, batches, strict=True):
-        batch_loss, by_states = head_gradients(model, states, batch)
-        loss += batch_loss
-        gradients.append(by_states)
-    del hidden
-    by_changes = downwards(model, rows, kept_inputs, gradients, asked)
-    return StepGradients(loss / asked, asked, by_changes)
-
-
-def step_loss(
-    model: TrainedModel, batches: Sequence[MicroBatch], changes: Sequence[Change]
-) -> tuple[float, int]:
-    """Return the loss summed over asked tokens, and how many they are; nothing is dropped.
-
-    Layers are visited upwards alone: the model's must be made for that.
-    """
-    _, hidden = upwards(model, [Rows(batch, changes) for batch in batches])
-    losses = [
-        float(row_losses(model, states, batch).sum(dtype=np.float64))
-        for states, batch in zip(hidden, batches, strict=True)
-    ]
-    return sum(losses), sum(len(batch.asked_rows) for batch in batches)
+        return by_hidden, dict(zip(names, by_change, strict=True))
 
 
 def upwards(
-    model: TrainedModel, rows: Sequence[Rows], *, kept: int = 0
+    model: TrainedStack, rows: Sequence[Rows], *, kept: int = 0
 ) -> tuple[KeptInputs, list[mx.array]]:
     """Return the inputs of each changed layer, and the states of all rows after all layers.
 
@@ -210,82 +195,43 @@ def upwards(
 
 
 def downwards(
-    model: TrainedModel,
+    model: TrainedStack,
     rows: Sequence[Rows],
     kept_inputs: KeptInputs,
     gradients: list[mx.array],
-    asked: int,
-) -> list[Change]:
-    """Return derivatives by the changes that rows share, divided by what was asked of all.
+    sums: Sequence[Change],
+) -> None:
+    """Add derivatives by the changes that rows share to ``sums``, of each layer.
 
     Args:
         model: the model.
         rows: that went upwards.
         kept_inputs: of theirs, of each changed layer; they are used up.
-        gradients: derivatives of the summed loss by their states after all layers.
-        asked: what the loss is the mean of.
+        gradients: derivatives of the summed loss by their states after all layers; in their place
+            come those by their states before the first layer that is changed.
+        sums: of derivatives so far.
     """
-    by_changes: list[Change] = [{} for _ in range(model.count)]
     for index in reversed(range(model.first, model.count)):
         inputs = kept_inputs.pop()
         with model.layers.layer(index) as layer:
-            sums: list[mx.array] = []
             for place, each in enumerate(rows):
                 gradients[place], by_own = each.back(index, layer, inputs[place], gradients[place])
-                sums = by_own if not sums else [a + b for a, b in zip(sums, by_own, strict=True)]
-                mx.eval(gradients[place], sums)
+                mx.eval(gradients[place], by_own)
+                add_to(sums[index], by_own)
+
+
+def add_to(sums: Change, found: Change) -> None:
+    """Add derivatives of a part: one by one, so that few old sums stand beside new ones."""
+    for name, array in found.items():
+        sums[name] = sums[name] + array if name in sums else array
+        mx.eval(sums[name])
+
+
+def means_of(sums: list[Change], asked: int) -> list[Change]:
+    """Return sums, which are used up, divided by what was asked of all."""
+    for part in sums:
+        for name, array in part.items():
             # at the end, in float32: in 16 bits a small share of a derivative would vanish
-            means = [array.astype(mx.float32) / asked for array in sums]
-            mx.eval(means)
-            by_changes[index] = dict(zip(rows[0].changes[index], means, strict=True))
-    return by_changes
-
-
-def row_losses(model: TrainedModel, hidden: mx.array, batch: MicroBatch) -> Floats:
-    """Return the loss of each of a batch's asked rows (R,), in float32."""
-    losses = [
-        np.array(_losses(model, hidden[0][places], targets))
-        for places, targets in _head_parts(model, batch)
-    ]
-    return np.concatenate([np.zeros(0, np.float32), *losses])
-
-
-def head_gradients(
-    model: TrainedModel, hidden: mx.array, batch: MicroBatch, weights: Floats | None = None
-) -> tuple[float, mx.array]:
-    """Return the loss summed over a batch's asked rows, and its derivative by ``hidden``.
-
-    Args:
-        model: the model.
-        hidden: states (1, T, E) after all layers.
-        batch: their sequences.
-        weights: of each asked row's loss (R,); None: 1.
-    """
-
-    def loss_of(states: mx.array, targets: mx.array, factors: mx.array) -> mx.array:
-        return (_losses(model, states, targets) * factors).sum()
-
-    if weights is None:
-        weights = np.ones(len(batch.asked_rows), np.float32)
-    total, by_hidden, begin = 0.0, mx.zeros_like(hidden), 0
-    for places, targets in _head_parts(model, batch):
-        factors = mx.array(weights[begin : begin + len(targets)])
-        loss, gradient = mx.value_and_grad(loss_of)(hidden[0][places], targets, factors)
-        by_hidden[0, places] = gradient
-        mx.eval(loss, by_hidden)
-        total += float(np.array(loss))
-        begin += len(targets)
-    return total, by_hidden
-
-
-def _head_parts(model: TrainedModel, batch: MicroBatch) -> Iterator[tuple[mx.array, mx.array]]:
-    """Yield places and targets of asked rows, as many as have their logits at once."""
-    rows = batch.asked_rows
-    for begin in range(0, len(rows), model.head_rows):
-        some = rows[begin : begin + model.head_rows]
-        yield mx.array(some), mx.array(batch.targets[some])
-
-
-def _losses(model: TrainedModel, states: mx.array, targets: mx.array) -> mx.array:
-    """Return the losses (R,) of targets after states (R, E), in float32."""
-    return losses_of(model.logits(states), targets)
+            part[name] = array.astype(mx.float32) / asked
+            mx.eval(part[name])
+    return sums

@@ -11,8 +11,8 @@ from support.training import LORA, open_training, sequences
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
-from edgellm.training.gradients import step_gradients, step_loss
 from edgellm.training.learners.adapted_model import AdaptedModel
+from edgellm.training.learners.token_loss import step_gradients, step_loss
 from edgellm.training.low_rank import initial_changes, targets_named
 from edgellm.training.micro_batch import micro_batches
 

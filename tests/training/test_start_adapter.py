@@ -14,7 +14,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.training.adapter_folder import write_adapter
-from edgellm.training.gradients import step_loss
+from edgellm.training.learners.token_loss import step_loss
 from edgellm.training.low_rank import MODULES, LoraSettings, initial_changes
 from edgellm.training.micro_batch import micro_batches
 from edgellm.training.start_adapter import Start, open_start

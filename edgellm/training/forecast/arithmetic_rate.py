@@ -12,7 +12,7 @@ import mlx.core as mx
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.settings import LoadSettings
-from edgellm.training.gradients import step_gradients
+from edgellm.training.learners.token_loss import step_gradients
 from edgellm.training.low_rank import LoraSettings, initial_changes
 from edgellm.training.micro_batch import NOT_ASKED, MicroBatch, TrainingSequence
 from edgellm.training.trained_model import LayersInMemory, OpenModel

@@ -4,27 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import mlx.core as mx
 
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.tensor_order import STACKS
-from edgellm.device import machine as device
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.linear import Tensors
-from edgellm.models.llama import MLP, Block
 from edgellm.models.registry import block_class
+from edgellm.training.adapted_block import Results, put_on_processor
 from edgellm.training.full.arithmetic import stacked_product
-from edgellm.training.operations.attention import attention_by_numpy
-from edgellm.training.operations.gate import KernelMLP
+from edgellm.training.low_rank import Change
+from edgellm.training.operations.adapted_product import Kept
 from edgellm.training.operations.kernel_products import KernelProducts
-from edgellm.training.operations.rotary_attention import RotaryAttention, is_rotary
-
-Results = dict[str, list[mx.array]]
-"""A call's results by the part of the layer that they come of: what need not be computed again."""
 
 
 class LearnedStack:
@@ -77,12 +73,18 @@ class LearnedLayers:
         self._products = KernelProducts(kernels)
         self._format = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
 
-    def through(
+    @contextmanager
+    def layer(self, index: int) -> Generator[LearnedLayers]:
+        """Lend a layer: they compute any."""
+        yield self
+
+    def __call__(
         self,
         index: int,
-        tensors: Tensors,
         hidden: mx.array,
         lengths: Sequence[int],
+        tensors: Change,
+        kept: Kept,
         *,
         results: Results | None = None,
     ) -> mx.array:
@@ -90,9 +92,10 @@ class LearnedLayers:
 
         Args:
             index: the layer's number.
-            tensors: of the layer, by their names inside it, in float32.
             hidden: of sequences side by side (1, T, E).
             lengths: tokens of each.
+            tensors: of the layer, by their names inside it, in float32.
+            kept: nothing: there is no dropout.
             results: of the same call before, or empty, to be filled; None: none are kept.
         """
         layer = self._config.layer(index)
@@ -105,13 +108,8 @@ class LearnedLayers:
             part, name = stack.split(".")
             product = LearnedStack(tensors, members, self._products, result_of(stack))
             setattr(getattr(block, part), name, product)
-        if not device.has_gpu():
-            if is_rotary(block.self_attn) and layer.window is None:
-                block.self_attn = RotaryAttention(block.self_attn)
-                block.self_attn.result = result_of("attention")
-            else:
-                block.self_attn.attention = attention_by_numpy
-        if self._kernels is not None and type(block.mlp) is MLP and block.mlp.gate is Block.gate:
-            block.mlp = KernelMLP(block.mlp, self._kernels)
+        attention = put_on_processor(block, layer, self._kernels)
+        if attention is not None:
+            attention.result = result_of("attention")
         caches = [(SequenceKV(self._format, layer.window), length) for length in lengths]
         return block(hidden, caches)

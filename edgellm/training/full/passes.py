@@ -1,8 +1,7 @@
 """The loss of a step and its derivatives by every number of a model.
 
-Each micro-batch goes up and down before the next one. Of a layer only the input is kept, and where
-memory has room the results of its products; downwards it is computed again from that and
-differentiated: gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) with a layer a segment.
+Each micro-batch goes up and down before the next one, as ``training/gradients.py`` has it: no layer
+is read, and so inputs of one alone need be kept.
 """
 
 # T tokens of a micro-batch, E hidden
@@ -10,7 +9,6 @@ differentiated: gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -19,20 +17,20 @@ from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.models.registry import block_class
 from edgellm.training.full.arithmetic import rows_summed
 from edgellm.training.full.head import head_loss
-from edgellm.training.full.layer import LearnedLayers, Results
+from edgellm.training.full.layer import LearnedLayers
 from edgellm.training.full.weights import EMBEDDING, HEAD, NORM
-from edgellm.training.gradients import StepGradients
+from edgellm.training.gradients import (
+    Rows,
+    StepGradients,
+    TrainedStack,
+    add_to,
+    downwards,
+    means_of,
+    upwards,
+)
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
 from edgellm.training.operations.kernel_products import KernelProducts
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """A layer's visit upwards, as it is kept: its input (1, T, E), and results."""
-
-    hidden: mx.array
-    results: Results | None
 
 
 class LearnedModel:
@@ -59,11 +57,7 @@ class LearnedModel:
         asked = sum(len(batch.asked_rows) for batch in batches)
         sums: list[Change] = [{} for _ in numbers]
         loss = sum(self._there_and_back(batch, numbers, sums) for batch in batches)
-        for part in sums:
-            for name in part:
-                part[name] = part[name] / asked
-                mx.eval(part[name])
-        return StepGradients(loss / asked, asked, sums)
+        return StepGradients(loss / asked, asked, means_of(sums, asked))
 
     def loss_of(
         self, batches: Sequence[MicroBatch], numbers: Sequence[Change]
@@ -71,56 +65,35 @@ class LearnedModel:
         """Return the loss summed over asked tokens, and how many they are."""
         total = 0.0
         for batch in batches:
-            hidden = self._upwards(batch, numbers)
+            _, [hidden] = upwards(self._stack(numbers), [Rows(batch, numbers)])
             total += self._head(hidden, batch, numbers[-1], differentiate=False)[0]
         return total, sum(len(batch.asked_rows) for batch in batches)
 
-    def _upwards(
-        self, batch: MicroBatch, numbers: Sequence[Change], visits: list[_Visit] | None = None
-    ) -> mx.array:
-        """Return the states (1, T, E) after all layers, and note each layer's visit."""
-        hidden = self._scale * numbers[-1][EMBEDDING][batch.ids]
-        for index in range(self._config.num_hidden_layers):
-            results: Results | None = {} if self._keeps_results and visits is not None else None
-            if visits is not None:
-                visits.append(_Visit(hidden, results))
-            hidden = self._layers.through(
-                index, numbers[index], hidden, batch.lengths, results=results
-            )
-            mx.eval(hidden)
-        return hidden
+    def _stack(self, numbers: Sequence[Change]) -> TrainedStack:
+        return TrainedStack(
+            embed=lambda ids: numbers[-1][EMBEDDING][ids],
+            embedding_scale=self._scale,
+            layers=self._layers,
+            count=self._config.num_hidden_layers,
+            recompute=not self._keeps_results,
+        )
 
     def _there_and_back(
         self, batch: MicroBatch, numbers: Sequence[Change], sums: Sequence[Change]
     ) -> float:
         """Return a micro-batch's loss, and add its derivatives to ``sums``."""
-        visits: list[_Visit] = []
-        hidden = self._upwards(batch, numbers, visits)
-        loss, gradient, by_outer = self._head(hidden, batch, numbers[-1])
-        del hidden
-        _add(sums[-1], by_outer)
-        for index in reversed(range(self._config.num_hidden_layers)):
-            gradient, by_layer = self._downwards(
-                index, visits.pop(), gradient, numbers[index], batch
-            )
-            _add(sums[index], by_layer)
-        rows = self._scale * gradient[0]
-        _add(sums[-1], {EMBEDDING: rows_summed(rows, batch.tokens, self._config.vocab_size)})
+        stack = self._stack(numbers)
+        rows = [Rows(batch, numbers, results=stack.kept_results())]
+        kept_inputs, hidden = upwards(stack, rows, kept=1)
+        loss, gradient, by_outer = self._head(hidden.pop(), batch, numbers[-1])
+        add_to(sums[-1], by_outer)
+        gradients = [gradient]
+        del gradient, by_outer
+        downwards(stack, rows, kept_inputs, gradients, sums)
+        by_rows = self._scale * gradients[0][0]
+        vocabulary = self._config.vocab_size
+        add_to(sums[-1], {EMBEDDING: rows_summed(by_rows, batch.tokens, vocabulary)})
         return loss
-
-    def _downwards(
-        self, index: int, visit: _Visit, gradient: mx.array, tensors: Change, batch: MicroBatch
-    ) -> tuple[mx.array, Change]:
-        """Return derivatives by a layer's input (1, T, E) and by its numbers."""
-
-        def through(state: mx.array, *arrays: mx.array) -> list[mx.array]:
-            own = dict(zip(tensors, arrays, strict=True))
-            return [self._layers.through(index, own, state, batch.lengths, results=visit.results)]
-
-        inputs = [visit.hidden, *tensors.values()]
-        _, (by_hidden, *by_numbers) = mx.vjp(through, inputs, [gradient])
-        mx.eval(by_hidden, by_numbers)
-        return by_hidden, dict(zip(tensors, by_numbers, strict=True))
 
     def _head(
         self, hidden: mx.array, batch: MicroBatch, outer: Change, *, differentiate: bool = True
@@ -148,9 +121,3 @@ class LearnedModel:
         by_hidden[0, places] = by_rows
         mx.eval(by_hidden, by_norm)
         return found.loss, by_hidden, {name: found.by_matrix, NORM: by_norm}
-
-
-def _add(sums: Change, found: Change) -> None:
-    for name, array in found.items():
-        sums[name] = sums[name] + array if name in sums else array
-        mx.eval(sums[name])

@@ -1,5 +1,6 @@
 """Learners of a run: numbers of one kind each, with the loss that these lower.
 
 ``learner.py`` is what a trainer needs of any of them. ``adapted_model.py`` is a model with an
-adapter, which ``adapter.py`` has learn texts and answers, and ``preference.py`` preferences.
+adapter, which ``adapter.py`` has learn texts and answers, and ``preference.py`` preferences; both
+by the losses of ``token_loss.py``. ``full.py`` learns all numbers of a small model.
 """

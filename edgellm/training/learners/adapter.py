@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.training.gradients import StepGradients, step_gradients, step_loss
+from edgellm.training.gradients import StepGradients
 from edgellm.training.learners.adapted_model import AdaptedModel
 from edgellm.training.learners.learner import Losses
+from edgellm.training.learners.token_loss import step_gradients, step_loss
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import TrainingSequence, micro_batches
 

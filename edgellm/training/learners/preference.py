@@ -14,16 +14,10 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.training.gradients import (
-    Rows,
-    StepGradients,
-    downwards,
-    head_gradients,
-    row_losses,
-    upwards,
-)
+from edgellm.training.gradients import Rows, StepGradients, downwards, means_of, upwards
 from edgellm.training.learners.adapted_model import AdaptedModel
 from edgellm.training.learners.learner import Losses
+from edgellm.training.learners.token_loss import head_gradients, row_losses
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch, PreferencePair, micro_batches
 
@@ -75,9 +69,10 @@ class PreferenceLearner(AdaptedModel):
                 )
                 begin += len(batch.sequences)
             del hidden
-            by_changes = downwards(self._model, rows, kept_inputs, gradients, len(items))
+            sums: list[Change] = [{} for _ in numbers]
+            downwards(self._model, rows, kept_inputs, gradients, sums)
         loss = float(_losses(margins).mean())
-        return StepGradients(loss, len(items), by_changes, _figures(margins))
+        return StepGradients(loss, len(items), means_of(sums, len(items)), _figures(margins))
 
     def loss_of(self, items: Sequence[PreferencePair], numbers: Sequence[Change]) -> Losses:
         """Return the loss of pairs."""
