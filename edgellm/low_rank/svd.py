@@ -105,9 +105,7 @@ def rank_keeping(errors: Doubles, energy: float) -> int:
 
 def spectrum_of_product(up: Floats, down: Floats) -> Spectrum:
     """Return the singular values of ``up @ down``, (O, R) and (R, I); O x I is never made."""
-    up_core = np.linalg.qr(up.astype(np.float64), mode="r")
-    down_core = np.linalg.qr(down.T.astype(np.float64), mode="r")
-    core = up_core @ down_core.T
+    core = _factor(up) @ _factor(down.T).T
     return Spectrum(np.linalg.svd(core, compute_uv=False).astype(np.float64))
 
 
@@ -203,6 +201,11 @@ def _usable(spectrum: Spectrum, rank: int) -> int:
     """Return a rank without values that are rounding; 1 at least."""
     values = spectrum.values
     return max(1, min(rank, int((values > NOISE * values[0]).sum())))
+
+
+def _factor(matrix: Floats) -> Doubles:
+    """Return R of the matrix's QR, without Q."""
+    return np.asarray(np.linalg.qr(matrix.astype(np.float64), mode="r"))
 
 
 def _gram(matrix: Floats) -> Doubles:

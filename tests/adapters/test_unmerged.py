@@ -13,40 +13,17 @@ from support.adapters import (
     write_peft,
 )
 from support.folders import fused, rewritten
-from support.paged import logits_of, open_model, paged_budget
-from support.tiny import random_tensors, write_model
+from support.lora_files import ALL, SOME
+from support.paged import PROMPT, logits_of, open_model, paged_budget
+from support.tiny import random_tensors
+from support.unmerged import ARITHMETIC, EXACT, greedy
 
 from edgellm import load
 from edgellm.converters import convert
 from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
 from edgellm.settings import LoadSettings
 
-MODULES = [f"self_attn.{part}_proj" for part in "qkvo"]
-MODULES += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
-ALL = [f"model.layers.{layer}.{module}" for layer in range(4) for module in MODULES]
-SOME = [path for path in ALL if path.endswith(("q_proj", "v_proj", "down_proj"))]
-EXACT = {"activations": "float", "kv_bits": 32}
-ARITHMETIC = {"mlx": {"backend": "mlx"}, "kernels": EXACT}
-PROMPT = [3, 1, 4, 1, 5, 92, 65, 35, 89, 79]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A model of 16 bits and the same in 4 bits."""
-    folder = tmp_path_factory.mktemp("base")
-    plain = write_model(folder / "plain", LLAMA)
-    convert(plain, folder / "16", bits=16)
-    convert(plain, folder / "4", bits=4, group_size=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(base):
-    return write_peft(base / "adapter", peft_tensors(SOME))
-
-
-def greedy(llm, prompt=PROMPT, new=16):
-    return [token.id for token in llm.generate(prompt, max_tokens=new).tokens]
+KINDS = ["lora", "dora"]
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETIC.values(), ids=ARITHMETIC)
@@ -73,12 +50,13 @@ def test_a_model_with_an_adapter_computes_as_with_its_merged_weights(
         assert greedy(beside) == greedy(merged)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("bits", "arithmetic"), [("16", {"backend": "mlx"}), ("4", EXACT), ("4", {})]
 )
-def test_a_paged_model_with_an_adapter_equals_the_resident_one(base, adapter, bits, arithmetic):
+def test_a_paged_model_with_an_adapter_equals_the_resident_one(base, kind, bits, arithmetic):
     """Each layer has its own change in buffers that several layers share."""
-    settings = arithmetic | {"adapter": adapter}
+    settings = arithmetic | {"adapter": base / kind}
     with open_model(base / bits, **settings) as resident:
         expected, text = logits_of(resident), greedy(resident)
     budget = paged_budget(base / bits, 1, **settings)
@@ -88,10 +66,11 @@ def test_a_paged_model_with_an_adapter_equals_the_resident_one(base, adapter, bi
         assert greedy(paged) == text
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("speculate", ["off", "ngram"])
-def test_sequences_side_by_side_get_what_each_gets_alone(base, adapter, speculate):
+def test_sequences_side_by_side_get_what_each_gets_alone(base, kind, speculate):
     prompts = [PROMPT, PROMPT[:3] * 20, [7, 8, 9]]
-    with load(base / "4", adapter=adapter, context=250, speculate=speculate) as llm:
+    with load(base / "4", adapter=base / kind, context=250, speculate=speculate) as llm:
         alone = [greedy(llm, prompt) for prompt in prompts]
         together = [
             [token.id for token in output.tokens]
@@ -100,23 +79,32 @@ def test_sequences_side_by_side_get_what_each_gets_alone(base, adapter, speculat
     assert together == alone
 
 
-def test_mlx_lms_model_with_its_adapter_has_the_same_logits(base, tmp_path):
-    model = trained_by_mlx_lm(base / "4", tmp_path / "adapter")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", ["16", "4"])
+def test_mlx_lms_model_with_its_adapter_has_the_same_logits(base, tmp_path, kind, bits):
+    model = trained_by_mlx_lm(base / bits, tmp_path / "adapter", kind=kind)
     model.set_dtype(mx.float32)
     theirs = np.array(model(mx.array([PROMPT]))[0])
     for arithmetic in ARITHMETIC.values():
-        with load(base / "4", adapter=tmp_path / "adapter", **arithmetic) as llm:
+        with load(base / bits, adapter=tmp_path / "adapter", **arithmetic) as llm:
             assert np.abs(logits_of(llm) - theirs).max() < 1e-4
 
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_pefts_model_with_its_adapter_has_the_same_logits(base, tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rank_pattern": {"k_proj": 8}, "alpha_pattern": {r"layers\.[12]\..*q_proj": 3}},
+        {"use_dora": True},
+    ],
+    ids=KINDS,
+)
+def test_pefts_model_with_its_adapter_has_the_same_logits(base, tmp_path, config):
     peft = pytest.importorskip("peft")
     import torch
 
-    patterns = {"rank_pattern": {"k_proj": 8}, "alpha_pattern": {r"layers\.[12]\..*q_proj": 3}}
-    model = trained_by_peft(peft, base / "plain", target_modules="all-linear", **patterns)
+    model = trained_by_peft(peft, base / "plain", target_modules="all-linear", **config)
     model.save_pretrained(tmp_path / "adapter")
     with torch.no_grad():
         theirs = model(torch.tensor([PROMPT])).logits[0].numpy()
@@ -142,10 +130,10 @@ def test_an_adapter_of_fused_matrices_changes_each_of_its_own(base, tmp_path):
         assert np.abs(logits_of(llm) - logits_of(merged)).max() < 1e-4
 
 
-def test_the_plan_counts_the_adapters_numbers(base, adapter):
+def test_the_plan_counts_the_adapters_numbers(base):
     plain, changed = (
         LoadSettings(memory="500MB", context=64),
-        LoadSettings(memory="500MB", context=64, adapter=adapter),
+        LoadSettings(memory="500MB", context=64, adapter=base / "lora"),
     )
     with load(base / "4", plain) as llm:
         without = llm.plan.total_bytes
@@ -154,11 +142,12 @@ def test_the_plan_counts_the_adapters_numbers(base, adapter):
         assert llm.plan.total_bytes - without == llm.plan.adapter_bytes == 4 * sum(factors)
 
 
-def test_prompts_kept_on_disk_are_of_a_model_with_its_adapter(base, adapter, tmp_path):
+def test_prompts_kept_on_disk_are_of_a_model_with_its_adapter(base, tmp_path):
     prompt = [5 + place % 90 for place in range(200)]
     other = write_peft(tmp_path / "other", peft_tensors(ALL))
     settings = {"prompt_cache": tmp_path / "prompts", "context": 250}
-    for folder, reused in [(None, 0), (adapter, 0), (other, 0), (None, 199), (adapter, 199)]:
+    lora = base / "lora"
+    for folder, reused in [(None, 0), (lora, 0), (other, 0), (None, 199), (lora, 199)]:
         with load(base / "4", adapter=folder, **settings) as llm:
             assert llm.generate(prompt, max_tokens=1).stats.cached_tokens == reused
 

@@ -1,36 +1,17 @@
-"""DoRA beside the weights: against merged weights and PEFT; paged; batched; with biases."""
+"""What DoRA does beside the weights that LoRA does not: lengths of rows, whose biases stay."""
 
-import mlx.core as mx
 import numpy as np
 import pytest
-from support.adapters import LLAMA, peft_tensors, trained_by_mlx_lm, trained_by_peft, write_peft
+from support.adapters import LLAMA, peft_tensors, write_peft
 from support.lora_files import ALL, SOME, dora_adapter
-from support.paged import logits_of, open_model, paged_budget
+from support.paged import logits_of
 from support.tiny import CONFIGS, random_tensors, write_model
+from support.unmerged import ARITHMETIC, EXACT, greedy
 
 from edgellm import load
 from edgellm.converters import convert
 from edgellm.errors import FormatError
 from edgellm.settings import LoadSettings
-
-EXACT = {"activations": "float", "kv_bits": 32}
-ARITHMETIC = {"mlx": {"backend": "mlx"}, "kernels": EXACT}
-PROMPT = [3, 1, 4, 1, 5, 92, 65, 35, 89, 79]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A model of 16 bits and the same in 4 bits, one with biases, and a DoRA."""
-    folder = tmp_path_factory.mktemp("base")
-    plain = write_model(folder / "plain", LLAMA)
-    convert(plain, folder / "16", bits=16)
-    convert(plain, folder / "4", bits=4, group_size=32)
-    dora_adapter(folder / "dora")
-    return folder
-
-
-def greedy(llm, prompt=PROMPT, new=16):
-    return [token.id for token in llm.generate(prompt, max_tokens=new).tokens]
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETIC.values(), ids=ARITHMETIC)
@@ -75,32 +56,6 @@ def test_a_bias_keeps_its_length(tmp_path, arithmetic):
         assert np.abs(logits_of(beside) - logits_of(merged)).max() < 2e-4
 
 
-@pytest.mark.parametrize(
-    ("bits", "arithmetic"), [("16", {"backend": "mlx"}), ("4", EXACT), ("4", {})]
-)
-def test_a_paged_model_with_a_dora_equals_the_resident_one(base, bits, arithmetic):
-    settings = arithmetic | {"adapter": base / "dora"}
-    with open_model(base / bits, **settings) as resident:
-        expected, text = logits_of(resident), greedy(resident)
-    budget = paged_budget(base / bits, 1, **settings)
-    with open_model(base / bits, memory=budget, **settings) as paged:
-        assert len(paged.plan.pinned) == 1
-        assert np.array_equal(logits_of(paged), expected)
-        assert greedy(paged) == text
-
-
-@pytest.mark.parametrize("speculate", ["off", "ngram"])
-def test_sequences_side_by_side_get_what_each_gets_alone(base, speculate):
-    prompts = [PROMPT, PROMPT[:3] * 20, [7, 8, 9]]
-    with load(base / "4", adapter=base / "dora", context=250, speculate=speculate) as llm:
-        alone = [greedy(llm, prompt) for prompt in prompts]
-        together = [
-            [token.id for token in output.tokens]
-            for output in llm.generate_batch(prompts, max_tokens=16)
-        ]
-    assert together == alone
-
-
 def test_the_plan_counts_factors_of_results(base):
     with load(base / "4", LoadSettings(memory="500MB", context=64)) as llm:
         without = llm.plan.total_bytes
@@ -110,29 +65,6 @@ def test_the_plan_counts_factors_of_results(base):
         # queries, keys and values, and what comes down: 64 + 32 + 32 and 64 results a layer
         factors = 4 * 4 * sum(map(sum, shapes)) + 4 * 8 * (128 + 64)
         assert llm.plan.total_bytes - without == llm.plan.adapter_bytes == factors
-
-
-def test_mlx_lms_dora_has_the_same_logits(base, tmp_path):
-    model = trained_by_mlx_lm(base / "16", tmp_path / "adapter", kind="dora")
-    theirs = np.array(model(mx.array([PROMPT]))[0])
-    for arithmetic in ARITHMETIC.values():
-        with load(base / "16", adapter=tmp_path / "adapter", **arithmetic) as llm:
-            assert np.abs(logits_of(llm) - theirs).max() < 1e-4
-
-
-@pytest.mark.torch
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_pefts_dora_has_the_same_logits(base, tmp_path):
-    peft = pytest.importorskip("peft")
-    import torch
-
-    model = trained_by_peft(peft, base / "plain", target_modules="all-linear", use_dora=True)
-    model.save_pretrained(tmp_path / "adapter")
-    with torch.no_grad():
-        theirs = model(torch.tensor([PROMPT])).logits[0].numpy()
-    for arithmetic in ARITHMETIC.values():
-        with load(base / "16", adapter=tmp_path / "adapter", **arithmetic) as llm:
-            assert np.abs(logits_of(llm) - theirs).max() < 1e-4
 
 
 def test_a_length_that_is_no_number_is_refused(base, tmp_path):
