@@ -19,6 +19,7 @@ from edgellm.cli.common import options
 from edgellm.cli.common.values import one_of
 from edgellm.console.terminal import note, write_line
 from edgellm.errors import ConfigError
+from edgellm.files.given_path import given_path
 from edgellm.settings import parse_budget
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ KVBits = Annotated[
         rich_help_panel=headings.MEMORY,
     ),
 ]
+Turns = Annotated[
+    int,
+    Option(
+        metavar="N",
+        min=1,
+        help="Turns of each, the others between them.",
+        rich_help_panel=headings.TESTS,
+    ),
+]
 Timeout = Annotated[
     float,
     Option(metavar="SECONDS", min=1, help="Give up as failed after this long without progress."),
@@ -118,6 +128,11 @@ def optional_size(text: str | None) -> int | None:
     if not text:
         return None
     return parse_budget(text)
+
+
+def absolute_folder(name: str) -> str:
+    """Return a folder's path from wherever it is seen, as a worker elsewhere opens it."""
+    return str(given_path(name).absolute())
 
 
 def collect_records(

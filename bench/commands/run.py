@@ -197,7 +197,7 @@ def run(
         bits=common.split_numbers("bits", bits) or (None,),
         memory=tuple(map(parse_budget, common.split_names(memory))) or (None,),
         kv_bits=kv_bits,
-        adapter=_absolute(adapter),
+        adapter=None if adapter is None else common.absolute_folder(adapter),
         dtype=dtype,
         repetitions=repetitions,
         max_seconds=max_seconds,
@@ -225,13 +225,6 @@ def run(
         target.replace(records)
     common.print_records(records, speed_columns(records), json=json, wide=wide)
     return exit_code(records, stopped=stopped)
-
-
-def _absolute(folder: str | None) -> str | None:
-    """Return a folder's path from wherever it is seen; None where none was given."""
-    if folder is None:
-        return None
-    return str(given_path(folder).absolute())
 
 
 def _backends(

@@ -98,15 +98,7 @@ def serve(
             rich_help_panel=headings.TESTS,
         ),
     ] = None,
-    turns: Annotated[
-        int,
-        Option(
-            metavar="N",
-            min=1,
-            help="Turns of each server at each number of users.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = 1,
+    turns: common.Turns = 1,
     endpoint: Annotated[
         str,
         Option(metavar="|".join(ROUTES), help="The route.", rich_help_panel=headings.TESTS),

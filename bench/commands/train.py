@@ -117,15 +117,7 @@ def train(
             rich_help_panel=headings.TESTS,
         ),
     ] = None,
-    turns: Annotated[
-        int,
-        Option(
-            metavar="N",
-            min=1,
-            help="Turns of each technique, the others between them.",
-            rich_help_panel=headings.TESTS,
-        ),
-    ] = 2,
+    turns: common.Turns = 2,
     task: Annotated[TaskSettings, TASK_OPTIONS],
     on: Annotated[
         str,

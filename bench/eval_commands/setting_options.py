@@ -12,7 +12,6 @@ from edgellm.bench.evaluation.runs.decoding import Decoding
 from edgellm.bench.evaluation.runs.settings import EvaluationSettings
 from edgellm.cli import headings
 from edgellm.errors import ConfigError
-from edgellm.files.given_path import given_path
 from edgellm.settings import LoadSettings
 
 MAX_SHOTS = 1000
@@ -105,10 +104,7 @@ def adapter_folders(given: Sequence[str] | None) -> tuple[str | None, ...]:
         return (None,)
     folders: dict[str | None, None] = {}
     for name in given:
-        folder = None
-        if name != "none":
-            folder = str(given_path(name).absolute())
-        folders[folder] = None
+        folders[None if name == "none" else common.absolute_folder(name)] = None
     return tuple(folders)
 
 

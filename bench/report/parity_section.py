@@ -20,7 +20,7 @@ FIGURES: Mapping[str, Column] = {
     "perplexity": ("perplexity", "{:.4g}".format),
     "the other's": ("reference_perplexity", "{:.4g}".format),
 }
-ABLATION_COLUMNS: Mapping[str, Column] = {
+ABLATION_FIGURES: Mapping[str, Column] = {
     "variant": ("variant", str),
     "s/token": ("seconds_per_token", seconds),
     "as long as with it": ("slowdown", "{:.2f} x".format),
@@ -61,7 +61,7 @@ def ablation_section(records: Sequence[Record]) -> str:
         panel(
             short_model(model),
             bars([_ablation_bar(record) for record in group]),
-            table(list(ABLATION_COLUMNS), [show_cells(one, ABLATION_COLUMNS) for one in group]),
+            table(list(ABLATION_FIGURES), [show_cells(one, ABLATION_FIGURES) for one in group]),
         )
         for model, group in by_model.items()
     ]

@@ -50,7 +50,7 @@ def training_section(records: Sequence[Record], styles: Mapping[str, int]) -> st
 def _of_model(model: str, records: Sequence[TrainingRecord], styles: Mapping[str, int]) -> str:
     """Return the bars and the table of one model."""
 
-    def drawn(figure: str, show: Callable[[float], str]) -> str:
+    def drawn(figure: str, show: Callable[[float], str], *, samples: str | None = None) -> str:
         return bars(
             [
                 Bar(
@@ -58,7 +58,7 @@ def _of_model(model: str, records: Sequence[TrainingRecord], styles: Mapping[str
                     record.get(figure),
                     show(record.get(figure)),
                     styles[record.backend],
-                    *_ends(record, figure),
+                    *_ends(record.get(samples) if samples else ()),
                 )
                 for record in records
                 if record.get(figure) is not None
@@ -68,7 +68,10 @@ def _of_model(model: str, records: Sequence[TrainingRecord], styles: Mapping[str
     name, first = short_model(model), records[0]
     shown = [
         panel(f"{name}, peak of the process", drawn("peak_memory_bytes", size)),
-        panel(f"{name}, seconds per step of {first.work}", drawn("median_seconds", seconds)),
+        panel(
+            f"{name}, seconds per step of {first.work}",
+            drawn("median_seconds", seconds, samples="seconds"),
+        ),
         panel(f"{name}, loss after {first.steps} steps", drawn("loss_after", number(4))),
     ]
     return (
@@ -78,8 +81,8 @@ def _of_model(model: str, records: Sequence[TrainingRecord], styles: Mapping[str
     )
 
 
-def _ends(record: TrainingRecord, figure: str) -> tuple[float | None, float | None]:
-    """Return the fastest and the slowest step, of times alone."""
-    if figure != "median_seconds" or len(record.seconds) < 2:
+def _ends(samples: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the least and the largest of several samples."""
+    if len(samples) < 2:
         return None, None
-    return min(record.seconds), max(record.seconds)
+    return min(samples), max(samples)

@@ -1,4 +1,4 @@
-"""The page that a report is on: one file, no scripts, nothing from elsewhere; light or dark."""
+"""A page as a document: one file, no scripts, nothing from elsewhere; light or dark."""
 
 from __future__ import annotations
 
