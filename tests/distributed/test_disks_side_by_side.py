@@ -6,7 +6,8 @@ from contextlib import closing
 
 import mlx.core as mx
 import pytest
-from support.clusters import CONTEXT, members, part_budget
+from support.clusters import members, part_budget
+from support.paged import CONTEXT
 from support.readers import ThrottledReader
 
 from edgellm.checkpoint.checkpoint import read_checkpoint

@@ -1,6 +1,5 @@
 """A machine that dies, stops or is cut off is an error that names it, within ten seconds."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from support.paged import PROMPT
 from support.relay import Relay
 
 import edgellm
+from edgellm.bench.studies.cluster import processor_seconds
 from edgellm.distributed.links.secret import new_secret
 
 SECONDS = 10
@@ -156,12 +156,6 @@ def test_the_first_machine_may_be_late_and_nobody_works_while_waiting(tiny_folde
             waited = time.monotonic() - begun
             assert processor_seconds(member.process.pid) - before <= 0.05 * waited
             assert time.process_time() - own <= 0.05 * waited
-
-
-def processor_seconds(pid):
-    """Return what a process has computed."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_machine_that_comes_back_is_used_again(tiny_folder, tmp_path, load):

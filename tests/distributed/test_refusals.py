@@ -8,8 +8,8 @@ from contextlib import closing, suppress
 
 import mlx.core as mx
 import pytest
-from support.clusters import CONTEXT, members, part_budget, write_hosts
-from support.paged import PROMPT
+from support.clusters import members, part_budget, write_hosts
+from support.paged import CONTEXT, PROMPT
 
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint

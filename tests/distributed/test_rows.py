@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
-from support.clusters import CONTEXT, members, part_budget, write_hosts
+from support.clusters import (
+    answers,
+    answers_of_one,
+    members,
+    part_budget,
+    require_equal,
+    write_hosts,
+)
 from support.member_processes import MemberProcess
-from support.paged import PROMPT
+from support.paged import CONTEXT, PROMPT
 from support.tiny import LLAMA, write_model
 from support.tiny_families import CONFIGS as MORE_CONFIGS
 
@@ -19,7 +26,6 @@ from edgellm.settings import LoadSettings
 
 GROUPS = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4}
 GROUPS |= {"max_position_embeddings": 1024}
-PROMPTS = [PROMPT[:5], PROMPT, PROMPT[2:], PROMPT * 3]
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +36,11 @@ def quantized(tmp_path_factory, tiny_folder):
     return made
 
 
-def answers(llm):
-    """Return what a model computes alone, in a batch of four, and with draft tokens."""
-    logits = np.array(llm.logits(PROMPT * 2))
-    batch = [completion.text for completion in llm.generate_batch(PROMPTS, max_tokens=12)]
-    drafted = llm.generate(PROMPT * 2, max_tokens=20)
-    return logits, batch, drafted.text, [score.logprob for score in llm.score([(PROMPT, PROMPT)])]
-
-
-def require_equal(one, many):
-    assert np.array_equal(one[0], many[0])
-    assert one[1:] == many[1:]
-
-
 @pytest.mark.parametrize("kv_bits", [16, 8, 4])
 @pytest.mark.parametrize("activations", ["int8", "float"])
 def test_rows_equal_one(quantized, tmp_path, activations, kv_bits):
     load = {"context": CONTEXT, "threads": 1, "activations": activations, "kv_bits": kv_bits}
-    with edgellm.load(quantized, memory="500MB", **load) as llm:
-        one = answers(llm)
+    one = answers_of_one(quantized, **load)
     for memories in (["500MB"], ["200MB", "300MB"], ["500MB"] * 3):
         with (
             members(quantized, tmp_path / str(len(memories)), memories) as hosts,
@@ -65,12 +57,11 @@ def test_kinds_of_models_equal_one(tiny_folder, tmp_path, kind, bits):
     if bits:
         convert(folder, tmp_path / "made", bits=bits)
         folder = tmp_path / "made"
-    load = {"context": CONTEXT, "threads": 1, "memory": "500MB"}
-    with edgellm.load(folder, **load) as llm:
-        one = answers(llm)
+    load = {"context": CONTEXT, "threads": 1}
+    one = answers_of_one(folder, **load)
     with (
         members(folder, tmp_path, ["500MB"]) as hosts,
-        edgellm.load(folder, machines=hosts, split="rows", **load) as llm,
+        edgellm.load(folder, memory="500MB", machines=hosts, split="rows", **load) as llm,
     ):
         require_equal(one, answers(llm))
 

@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
-from support.clusters import CONTEXT, members, part_budget
-from support.paged import PROMPT
+from support.clusters import (
+    answers,
+    answers_of_one,
+    members,
+    part_budget,
+    require_equal,
+)
+from support.paged import CONTEXT, PROMPT
 
 import edgellm
 from edgellm.converters import convert
 from edgellm.distributed.remote.stages import PIECE_TOKENS
 
 LAYERS = 8
-PROMPTS = [PROMPT[:5], PROMPT, PROMPT[2:], PROMPT * 3]
 
 
 @pytest.fixture(scope="module")
@@ -21,25 +26,11 @@ def quantized(tmp_path_factory, tiny_folder):
     return made
 
 
-def answers(llm):
-    """Return what a model computes alone, in a batch of four, and with draft tokens."""
-    logits = np.array(llm.logits(PROMPT))
-    batch = [completion.text for completion in llm.generate_batch(PROMPTS, max_tokens=12)]
-    drafted = llm.generate(PROMPT * 2, max_tokens=20)
-    return logits, batch, drafted.text, [score.logprob for score in llm.score([(PROMPT, PROMPT)])]
-
-
-def require_equal(one, many):
-    assert np.array_equal(one[0], many[0])
-    assert one[1:] == many[1:]
-
-
 @pytest.mark.parametrize("kv_bits", [16, 8, 4])
 @pytest.mark.parametrize("activations", ["int8", "float"])
 def test_machines_in_memory_equal_one(quantized, tmp_path, activations, kv_bits):
     load = {"context": CONTEXT, "threads": 1, "activations": activations, "kv_bits": kv_bits}
-    with edgellm.load(quantized, memory="500MB", **load) as llm:
-        one = answers(llm)
+    one = answers_of_one(quantized, **load)
     for others in (1, 2):
         with (
             members(quantized, tmp_path / str(others), ["500MB"] * others) as hosts,
@@ -52,8 +43,7 @@ def test_machines_in_memory_equal_one(quantized, tmp_path, activations, kv_bits)
 @pytest.mark.parametrize("kv_bits", [16, 4])
 def test_machines_that_page_in_turns_equal_one(quantized, tmp_path, kv_bits):
     load = {"context": CONTEXT, "threads": 1, "kv_bits": kv_bits}
-    with edgellm.load(quantized, memory="500MB", **load) as llm:
-        one = answers(llm)
+    one = answers_of_one(quantized, **load)
     own = part_budget(quantized, 3, 1, outer=True, kv_bits=kv_bits)
     other = part_budget(quantized, 3, 0, kv_bits=kv_bits)
     with (
@@ -96,12 +86,11 @@ def test_long_prompts_are_on_several_machines_at_once(quantized, tmp_path, other
 def test_kinds_of_models_equal_one(tiny_folder, tmp_path, kind, arithmetic):
     folder = tmp_path / "4bit"
     convert(tiny_folder(kind), folder, bits=4)
-    load = {"context": CONTEXT, "threads": 1, "memory": "500MB"} | arithmetic
-    with edgellm.load(folder, **load) as llm:
-        one = answers(llm)
+    load = {"context": CONTEXT, "threads": 1} | arithmetic
+    one = answers_of_one(folder, **load)
     with (
         members(folder, tmp_path, ["500MB"]) as hosts,
-        edgellm.load(folder, machines=hosts, **load) as llm,
+        edgellm.load(folder, memory="500MB", machines=hosts, **load) as llm,
     ):
         require_equal(one, answers(llm))
 

@@ -4,17 +4,19 @@ import json
 import threading
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
+from support.paged import PROMPT, pinning_budget
+
+import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.members.member import Member
-from edgellm.errors import MemoryBudgetError
-from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
-CONTEXT = 96
+PROMPTS = [PROMPT[:5], PROMPT, PROMPT[2:], PROMPT * 3]
 
 
 def write_hosts(folder, ports, secret, *, host="127.0.0.1"):
@@ -53,17 +55,24 @@ def members(model, place, memories, make_reader=open_reader):
 def part_budget(model, layers, pinned, *, outer=False, **keywords):
     """A budget in which a machine with so many layers pins so many of them, and pages the rest."""
     part = read_checkpoint(model).with_layers(range(layers))
-    low, high = 1, 1 << 32
-    while low < high:
-        middle = (low + high) // 2
-        settings = LoadSettings(**{"context": CONTEXT, "memory": middle} | keywords)
-        try:
-            plan = plan_for(part, settings, layers_only=not outer)
-        except MemoryBudgetError:
-            low = middle + 1
-            continue
-        if len(plan.pinned) >= pinned:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return pinning_budget(part, pinned, keywords, layers_only=not outer)
+
+
+def answers(llm):
+    """Return what a model computes alone, in a batch of four, and with draft tokens."""
+    logits = np.array(llm.logits(PROMPT * 2))
+    batch = [completion.text for completion in llm.generate_batch(PROMPTS, max_tokens=12)]
+    drafted = llm.generate(PROMPT * 2, max_tokens=20)
+    return logits, batch, drafted.text, [score.logprob for score in llm.score([(PROMPT, PROMPT)])]
+
+
+def answers_of_one(folder, **load):
+    """Return what one machine computes."""
+    with edgellm.load(folder, memory="500MB", **load) as llm:
+        return answers(llm)
+
+
+def require_equal(one, many):
+    """Require the same answers, bit for bit."""
+    assert np.array_equal(one[0], many[0])
+    assert one[1:] == many[1:]

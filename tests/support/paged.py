@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+from bisect import bisect_left
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -44,22 +45,21 @@ def least_budget(folder, **keywords):
 
 def paged_budget(folder, pinned, **keywords):
     """A budget that pins this many layers; those of the tiny models are far below a megabyte."""
-    checkpoint = read_checkpoint(folder)
-    low, high = 1, 1 << 32
-    while low < high:
-        middle = (low + high) // 2
+    return pinning_budget(read_checkpoint(folder), pinned, keywords)
+
+
+def pinning_budget(checkpoint, pinned, keywords, *, layers_only=False):
+    """The least budget in which a model, or its layers alone, has this many layers pinned."""
+
+    def pins(memory):
+        settings = LoadSettings(**{"context": CONTEXT, "memory": memory} | keywords)
         try:
-            plan = plan_for(
-                checkpoint, LoadSettings(**{"context": CONTEXT, "memory": middle} | keywords)
-            )
+            plan = plan_for(checkpoint, settings, layers_only=layers_only)
         except MemoryBudgetError:
-            low = middle + 1
-            continue
-        if len(plan.pinned) >= pinned:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+            return False
+        return len(plan.pinned) >= pinned
+
+    return bisect_left(range(1 << 32), True, lo=1, key=pins)
 
 
 def logits_of(llm, prompt=PROMPT):

@@ -28,14 +28,7 @@ def join(
             rich_help_panel=headings.SERVER,
         ),
     ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        Option(
-            metavar="N",
-            help="Port to listen on; 0 takes a free one.",
-            rich_help_panel=headings.SERVER,
-        ),
-    ] = DEFAULT_PORT,
+    port: options.Port = DEFAULT_PORT,
     secret: Annotated[
         str,
         Option(

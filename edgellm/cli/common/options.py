@@ -69,6 +69,14 @@ Force = Annotated[
         "--force", help="Replace a model that is already there.", rich_help_panel=headings.OUTPUT
     ),
 ]
+Port = Annotated[
+    int,
+    Option(
+        metavar="N",
+        help="Port to listen on; 0 takes a free one.",
+        rich_help_panel=headings.SERVER,
+    ),
+]
 Json = Annotated[
     bool, Option("--json", help="Print one JSON document.", rich_help_panel=headings.OUTPUT)
 ]

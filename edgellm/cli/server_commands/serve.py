@@ -39,14 +39,7 @@ def serve(
             rich_help_panel=headings.SERVER,
         ),
     ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        Option(
-            metavar="N",
-            help="Port to listen on; 0 takes a free one.",
-            rich_help_panel=headings.SERVER,
-        ),
-    ] = 8080,
+    port: options.Port = 8080,
     api_key_file: Annotated[
         str | None,
         Option(

@@ -3,7 +3,8 @@
 from contextlib import closing
 
 import pytest
-from support.clusters import CONTEXT, members
+from support.clusters import members
+from support.paged import CONTEXT
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed.links.machines import read_machines, secret_file
