@@ -27,19 +27,17 @@ from edgellm.converters.gguf_export.model_metadata import (
     rope_factor_outputs,
 )
 from edgellm.converters.gguf_export.vocabulary import vocabulary_metadata
-from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, write_gguf
+from edgellm.converters.gguf_export.writer import GgufOutput, require_free, write_gguf
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.lora.kept_change import kept_change
 from edgellm.converters.lora.merged_source import MergedSource
-from edgellm.converters.tensors.file_rows import GGUF_MAGIC, begins_with
 from edgellm.converters.tensors.recipe import OutputTensor, make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Bytes, Source
 from edgellm.converters.tensors.spelled_source import SpelledSource
-from edgellm.errors import ConversionError, UnsupportedModelError
+from edgellm.errors import UnsupportedModelError
 from edgellm.files.file_lock import file_lock
 from edgellm.files.given_path import given_path
-from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json
 from edgellm.hub.resolve import locate
 
@@ -109,7 +107,7 @@ def export(
     folder = locate(model)
     make_folder_of(path)
     with file_lock(path, "edgellm export"):
-        _require_free(path, replace=force)
+        require_free(path, replace=force)
         source: Source = SpelledSource(HuggingFaceSource(folder))
         if adapter is None:
             return _export(source, folder, path, replace=force, progress=progress)
@@ -246,19 +244,3 @@ def _notes(config: ModelConfig, architecture: str) -> list[str]:
             f"{config.sliding_window}"
         )
     return notes
-
-
-def _require_free(path: Path, *, replace: bool) -> None:
-    """Raise ConversionError unless there is no file, or an older export that may go."""
-    try:
-        if path.is_dir():
-            raise ConversionError(f"{path} is a folder", hint="name a file that ends in .gguf")
-        taken = path.exists()
-    except OSError as error:
-        raise write_error(path, error) from error
-    if taken and not replace:
-        raise already_exists(path)
-    if taken and not begins_with(path, GGUF_MAGIC):
-        raise ConversionError(
-            f"{path} is not a GGUF file, and will not be replaced", hint="name another file"
-        )

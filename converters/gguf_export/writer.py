@@ -20,9 +20,10 @@ import numpy as np
 from edgellm.converters.gguf.blocks.sizes import number_of, type_of
 from edgellm.converters.gguf.header import ALIGNMENT
 from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
-from edgellm.converters.tensors.file_rows import GGUF_MAGIC, made_ahead
+from edgellm.converters.tensors.file_rows import GGUF_MAGIC, begins_with, made_ahead
 from edgellm.errors import ConversionError
 from edgellm.files.atomic import Data, write_unhashed
+from edgellm.files.refusals import write_error
 
 VERSION = 3
 
@@ -72,7 +73,23 @@ def write_gguf(
     return write_unhashed(path, _unless_taken(path, pieces, replace=replace))
 
 
-def already_exists(path: Path) -> ConversionError:
+def require_free(path: Path, *, replace: bool) -> None:
+    """Raise ConversionError unless there is no file, or one of GGUF that may go."""
+    try:
+        if path.is_dir():
+            raise ConversionError(f"{path} is a folder", hint="name a file that ends in .gguf")
+        taken = path.exists()
+    except OSError as error:
+        raise write_error(path, error) from error
+    if taken and not replace:
+        raise _already_exists(path)
+    if taken and not begins_with(path, GGUF_MAGIC):
+        raise ConversionError(
+            f"{path} is not a GGUF file, and will not be replaced", hint="name another file"
+        )
+
+
+def _already_exists(path: Path) -> ConversionError:
     """Return the refusal of a destination that is taken."""
     return ConversionError(
         f"{path} already exists", hint="name another one, or replace it with --force"
@@ -83,7 +100,7 @@ def _unless_taken(path: Path, pieces: Iterator[Data], *, replace: bool) -> Itera
     """Yield all pieces, and raise ConversionError if a file has come meanwhile."""
     yield from pieces
     if not replace and os.path.lexists(path):
-        raise already_exists(path)
+        raise _already_exists(path)
 
 
 def _file_pieces(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> Iterator[Data]:

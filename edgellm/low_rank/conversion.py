@@ -11,8 +11,8 @@ from edgellm.adapters.stored import StoredAdapter, open_stored, require_products
 from edgellm.adapters.written import COMMAND, destination, write_folder
 from edgellm.checkpoint.folder import CONFIG
 from edgellm.converters.destination import destination_path, make_folder_of
-from edgellm.converters.gguf_export.writer import already_exists
-from edgellm.errors import ConfigError, ConversionError
+from edgellm.converters.gguf_export.writer import require_free
+from edgellm.errors import ConfigError
 from edgellm.files.file_lock import file_lock
 from edgellm.low_rank.gguf_form import write_gguf_adapter
 
@@ -102,9 +102,6 @@ def _as_gguf(
         )
     make_folder_of(path)
     with file_lock(path, COMMAND):
-        if path.is_dir():
-            raise ConversionError(f"{path} is a folder", hint="name a file that ends in .gguf")
-        if path.exists() and not force:
-            raise already_exists(path)
+        require_free(path, replace=force)
         nbytes = write_gguf_adapter(stored, ModelMatrices(named), path, force=force)
     return ConvertedAdapter(path, "gguf", len(stored.adapter.changes), nbytes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from edgellm.adapters.forms import usual
 from edgellm.adapters.model_matrices import ModelMatrices
 from edgellm.adapters.stored import StoredAdapter
 from edgellm.checkpoint.folder import LAYER_NAME
@@ -17,6 +16,7 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters.gguf.architectures.names import gguf_name, is_permuted
 from edgellm.converters.gguf_export.model_metadata import architecture_of
 from edgellm.converters.gguf_export.writer import GgufOutput, write_gguf
+from edgellm.converters.lora.changes import Adapter, LowRank, finite
 from edgellm.converters.lora.our_words import in_our_words
 from edgellm.converters.tensors.floats import stored as as_bytes
 from edgellm.converters.tensors.rope_permutation import in_pairs
@@ -54,12 +54,10 @@ def write_gguf_adapter(
     adapter = stored.adapter
     if base.spelling is not None:
         adapter = in_our_words(adapter, base.spelling)
-    spelled = replace(stored, adapter=adapter)
-    _require_known(spelled, base, architecture)
+    _require_known(adapter, base, architecture)
     alphas = {name: item.scale * item.down.shape[0] for name, item in adapter.changes.items()}
     # a scale of 0 would mean "none said" there
-    alpha = Counter(value for value in alphas.values() if value).most_common(1)
-    common = alpha[0][0] if alpha else 1.0
+    common = usual([value for value in alphas.values() if value] or [1.0])
     outputs = []
     for name, item in adapter.changes.items():
         named = gguf_name(f"{name}.weight", architecture)
@@ -69,12 +67,12 @@ def write_gguf_adapter(
         rank = item.down.shape[0]
         factor = alphas[name] / common
         outputs += [
-            GgufOutput(f"{named}.lora_a", "F32", item.down.shape, partial(_down, spelled, name)),
+            GgufOutput(f"{named}.lora_a", "F32", item.down.shape, partial(_down, name, item)),
             GgufOutput(
                 f"{named}.lora_b",
                 "F32",
                 (item.shape[0], rank),
-                partial(_up, spelled, name, factor, head_dim),
+                partial(_up, name, item, factor, head_dim),
             ),
         ]
     metadata = {
@@ -87,9 +85,9 @@ def write_gguf_adapter(
     return write_gguf(path, metadata, outputs, replace=force)
 
 
-def _require_known(stored: StoredAdapter, base: ModelMatrices, architecture: str) -> None:
+def _require_known(adapter: Adapter, base: ModelMatrices, architecture: str) -> None:
     shapes = {path: matrix.shape for path, matrix in base.matrices.items()}
-    for path, item in stored.adapter.changes.items():
+    for path, item in adapter.changes.items():
         if path not in shapes or item.shape != shapes[path]:
             raise FormatError(
                 f"the adapter's change of {path} is {item.shape}; {base.path} has "
@@ -110,12 +108,12 @@ def _require_known(stored: StoredAdapter, base: ModelMatrices, architecture: str
             )
 
 
-def _down(stored: StoredAdapter, path: str) -> Iterator[Bytes]:
-    yield as_bytes(stored.change(path).down, "F32")
+def _down(path: str, change: LowRank) -> Iterator[Bytes]:
+    yield as_bytes(finite(change.down.values(), path), "F32")
 
 
-def _up(stored: StoredAdapter, path: str, factor: float, head_dim: int | None) -> Iterator[Bytes]:
-    up = stored.change(path).up
+def _up(path: str, change: LowRank, factor: float, head_dim: int | None) -> Iterator[Bytes]:
+    up = finite(change.up_values(), path)
     if factor != 1.0:
         up = up * np.float32(factor)
     if head_dim is not None:

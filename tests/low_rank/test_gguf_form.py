@@ -71,3 +71,7 @@ def test_what_llama_cpp_does_not_add_is_refused(tmp_path):
     with pytest.raises(ConversionError, match="already exists"):
         convert_adapter(adapter, out, form="gguf", base=str(base))
     convert_adapter(adapter, out, form="gguf", base=str(base), force=True)
+    out.write_text("mine")
+    with pytest.raises(ConversionError, match="not a GGUF file, and will not be replaced"):
+        convert_adapter(adapter, out, form="gguf", base=str(base), force=True)
+    assert out.read_text() == "mine"
