@@ -6,6 +6,7 @@ import queue
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,9 @@ MAX_CALLERS = 16
 
 TIDY_SECONDS = 2.0
 """A cluster that comes waits so long for the one before to be gone."""
+
+AGAIN_SECONDS = 0.1
+"""After a caller that could not be let in."""
 
 Say = Callable[[str], None]
 
@@ -113,7 +117,10 @@ class Member:
             try:
                 connection, caller = self._listener.accept()
             except OSError:
-                return
+                if self._closed:
+                    return
+                time.sleep(AGAIN_SECONDS)  # one caller has gone already, or files are short
+                continue
             if not self._callers.acquire(blocking=False):
                 connection.close()
                 continue

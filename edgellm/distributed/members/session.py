@@ -20,12 +20,12 @@ from edgellm.distributed.parts.part import (
     run_window,
     settings_from,
 )
-from edgellm.distributed.parts.rows import RowPart, open_rows, share_from
+from edgellm.distributed.parts.rows import RowLayers, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
 from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import Cache, tree_caches
 from edgellm.models.cpu.row_block import Rows
-from edgellm.models.layers import Span
+from edgellm.models.layers import Span, WindowedLayers
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
@@ -61,7 +61,7 @@ class Session:
         self._attaching = threading.Lock()
         # the first machine is gone, or this has ended
         self._is_over = False
-        self._part: Part | RowPart | None = None
+        self._part: Part[WindowedLayers] | Part[RowLayers] | None = None
         # of rows: what came with the stages before, and whose tokens it is
         self._hidden: Rows = np.empty((0, 0), np.float32)
         self._row_spans: Sequence[Span] = ()
@@ -130,7 +130,7 @@ class Session:
         """Load the layers; return the plan and how they compute."""
         self._free()
         settings = settings_from(head["settings"], self._settings)
-        part: Part | RowPart
+        part: Part[WindowedLayers] | Part[RowLayers]
         with borrowed_stream():
             if "rows" in head:
                 share = share_from(head["rows"])
@@ -148,13 +148,15 @@ class Session:
         }
 
     def _run(self, head: Mapping[str, Any], body: memoryview) -> Answer:
-        assert isinstance(self._part, Part), "it was opened, with layers"
+        assert self._part is not None, "it was opened"
+        layers = self._part.layers
+        assert not isinstance(layers, RowLayers), "with whole layers"
         number = head["number"]
         window = range(*head["layers"])
         spans = self._spans(head, window)
         with borrowed_stream():
             states = run_window(
-                self._part.layers,
+                layers,
                 unpacked(head["states"], body),
                 spans,
                 window,
@@ -164,7 +166,9 @@ class Session:
         return {"states": shapes}, parts
 
     def _run_rows(self, head: Mapping[str, Any], body: memoryview) -> Answer:
-        assert isinstance(self._part, RowPart), "it was opened, with rows"
+        assert self._part is not None, "it was opened"
+        layers = self._part.layers
+        assert isinstance(layers, RowLayers), "with rows"
         stage, layer = head["stage"], head["layer"]
         with borrowed_stream():
             if stage == "attend":
@@ -175,8 +179,7 @@ class Session:
             if stage in ("attend", "gate"):
                 # what their products are added to, which comes once
                 self._hidden = inputs.copy()
-            block = self._part.layers.blocks[layer]
-            results = block.run(stage, inputs, self._hidden, spans, layer)
+            results = layers.blocks[layer].run(stage, inputs, self._hidden, spans, layer)
         return {}, [memoryview(np.ascontiguousarray(results)).cast("B")]
 
     def _spans(self, head: Mapping[str, Any], window: range) -> list[list[Span]]:

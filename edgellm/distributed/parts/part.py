@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import mlx.core as mx
 
@@ -43,18 +43,29 @@ SHARED_SETTINGS = (
 """Settings of the first machine that all others compute by; memory and threads are their own."""
 
 
+class Closable(Protocol):
+    """Layers that can be freed."""
+
+    def close(self) -> None:
+        """Free the weights."""
+        ...
+
+
+LayersT = TypeVar("LayersT", bound=Closable)
+
+
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Layers that were loaded on one machine.
+class Part(Generic[LayersT]):
+    """Layers, or rows of them, that were loaded on one machine.
 
     Attributes:
-        layers: the layers.
+        layers: those.
         caches: makes their KV caches.
         plan: how they lie in memory.
         reader: of those that stream.
     """
 
-    layers: WindowedLayers
+    layers: LayersT
     caches: LayerCaches
     plan: Plan
     reader: Reader
@@ -71,7 +82,7 @@ def open_part(
     settings: LoadSettings,
     *,
     make_reader: MakeReader = open_reader,
-) -> Part:
+) -> Part[WindowedLayers]:
     """Load some layers of a model and nothing else; errors are those of ``load``."""
     checkpoint = checkpoint.with_layers(numbers)
     plan = plan_for(checkpoint, settings, layers_only=True)

@@ -13,14 +13,13 @@ from edgellm.checkpoint.buffer import place_tensors
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.distributed.parts.part import MakeReader
+from edgellm.distributed.parts.part import MakeReader, Part
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
 from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.row_block import RowBlock
-from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import LoadProgress, open_reader, read_layers
 from edgellm.settings import LoadSettings
@@ -69,21 +68,6 @@ class RowLayers:
     def close(self) -> None:
         """Free the weights."""
         self.blocks.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class RowPart:
-    """Rows that were loaded on one machine; attributes as ``Part`` has them."""
-
-    layers: RowLayers
-    caches: LayerCaches
-    plan: Plan
-    reader: Reader
-
-    def close(self) -> None:
-        """Free the weights, and close files."""
-        self.layers.close()
-        self.reader.close()
 
 
 def share_rows(config: ModelConfig, budgets: Sequence[int]) -> list[RowShare]:
@@ -198,7 +182,7 @@ def open_rows(
     layers_only: bool = True,
     progress: LoadProgress | None = None,
     make_reader: MakeReader = open_reader,
-) -> RowPart:
+) -> Part[RowLayers]:
     """Load some rows of each layer and nothing else; errors are those of ``load``."""
     require_rows(checkpoint, settings)
     plan = plan_rows(checkpoint, share, settings, layers_only=layers_only)
@@ -226,4 +210,4 @@ def open_rows(
         ]
         on_failure.pop_all()
     layers = RowLayers(blocks, kernels.max_exact_rows)
-    return RowPart(layers, LayerCaches(part, plan), plan, reader)
+    return Part(layers, LayerCaches(part, plan), plan, reader)

@@ -12,7 +12,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from edgellm.distributed.parts.rows import RowPart
+from edgellm.distributed.parts.part import Part
+from edgellm.distributed.parts.rows import RowLayers
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ClosedError
@@ -34,7 +35,7 @@ class GatheredLayers(ClusterLayers):
     takes_trees = False
 
     def __init__(
-        self, local: RowPart, peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]]
+        self, local: Part[RowLayers], peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]]
     ) -> None:
         super().__init__(len(local.layers.blocks), peers, openings)
         self.max_exact_rows: int = local.layers.max_exact_rows
