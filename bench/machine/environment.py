@@ -21,6 +21,7 @@ PACKAGES = (
     "torch",
     "triton",
     "transformers",
+    "peft",
     "mlx-lm",
     "llama-cpp-python",
 )

@@ -10,7 +10,6 @@ from typing import Any
 from edgellm.bench.backends.registry import ENDPOINT, RuntimeSettings, backend_named
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.differences import counted
-from edgellm.device.machine import core_count
 from edgellm.errors import ConfigError
 
 REPETITIONS = 5
@@ -187,6 +186,9 @@ class Workload:
         return list(dict.fromkeys(self._combined()))
 
     def _combined(self) -> Iterator[Session]:
+        # with MLX, which help does not need
+        from edgellm.device.machine import core_count
+
         context = max(test.depth + test.tokens for test in self.tests()) + 2
         for model, bits, name in product(self.models, self.bits, self.backends):
             backend = backend_named(name)

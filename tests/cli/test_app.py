@@ -48,14 +48,17 @@ def test_every_help_has_an_example_that_is_understood(run, command):
     assert all(f"{option} " in help_text for option in options)
 
 
-def test_help_imports_nothing_that_takes_time():
+def test_no_help_imports_what_takes_time():
     code = (
         "import contextlib, io, json, sys\n"
         "from edgellm.cli.app import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()): main(['--help'])\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    for command in json.loads(sys.argv[1]): main([*command, '--help'])\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    commands = json.dumps([[], ["bench"], ["eval"], ["adapter"], ["cluster"], *leaves()])
+    asked = [sys.executable, "-c", code, commands]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
     heavy = {"mlx", "torch", "transformers", "mlx_lm", "numba", "llvmlite", "numpy"}
     heavy |= {"prompt_toolkit", "tokenizers", "sentencepiece", "jinja2", "huggingface_hub"}
     assert not heavy & set(json.loads(done.stdout))
