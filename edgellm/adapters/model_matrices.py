@@ -64,15 +64,10 @@ class ModelMatrices:
             if tensor.matrix is None
         }
 
-    def rows(self, path: str, start: int, stop: int, *, checked: bool = True) -> Floats:
-        """Read some rows of a matrix.
-
-        Raises:
-            ReadError: a file cannot be read.
-            FormatError: a value is infinite or not a number, where they are ``checked``.
-        """
+    def rows(self, path: str, start: int, stop: int) -> Floats:
+        """Read some rows of a matrix. Raises ReadError, FormatError."""
         rows = float_rows(self._source, self.matrices[path], start, stop)
-        if checked and not np.isfinite(rows).all():
+        if not np.isfinite(rows).all():
             raise FormatError(
                 f"{path} of {self.path} holds a value that is infinite or not a number"
             )

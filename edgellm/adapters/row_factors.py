@@ -29,13 +29,11 @@ def factors_of_rows(
 
     Raises:
         ReadError: a file cannot be read.
-        FormatError: a length is infinite or not a number.
+        FormatError: a length, or a number of W, is infinite or not a number.
     """
     found = np.empty(len(up), np.float32)
     for start, stop in row_parts(len(up), down.shape[1]):
-        # a model that is opened is not checked either
-        weight = base.rows(path, start, stop, checked=False)
-        changed = weight + up[start:stop] @ down
+        changed = base.rows(path, start, stop) + up[start:stop] @ down
         found[start:stop] = row_factors(changed, magnitude[start:stop])
     if not np.isfinite(found).all():
         raise FormatError(
