@@ -112,3 +112,11 @@ def micro_batches(sequences: Sequence[TrainingSequence], most_tokens: int) -> li
             parts.append([sequence])
             tokens = sequence.length
     return [MicroBatch.of(part) for part in parts]
+
+
+def micro_sizes(most: int, longest: int) -> list[int]:
+    """Return sizes that micro-batches may have, each half of the last, down to one sequence."""
+    sizes = [most]
+    while sizes[-1] > longest:
+        sizes.append(max(longest, sizes[-1] // 2))
+    return sizes

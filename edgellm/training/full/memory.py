@@ -11,6 +11,8 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import MemoryBudgetError
 from edgellm.training.full.head import LOGITS
 from edgellm.training.full.weights import count_all, number_shapes
+from edgellm.training.micro_batch import micro_sizes
+from edgellm.training.operations.layer_floats import result_floats
 from edgellm.training.trained_model import CACHE_BYTES
 
 ITEM = 4
@@ -108,12 +110,8 @@ def plan_full(
     Raises:
         MemoryBudgetError: the budget is too small even for one sequence at a time.
     """
-    most = max(micro_tokens, longest)
-    sizes = [most]
-    while sizes[-1] > longest:
-        sizes.append(max(longest, sizes[-1] // 2))
     for keeps_results in (True, False):
-        for tokens in sizes:
+        for tokens in micro_sizes(max(micro_tokens, longest), longest):
             memory = _memory(config, tokens, longest, data_tokens, keeps_results=keeps_results)
             if memory.total <= budget:
                 return memory
@@ -142,8 +140,7 @@ def _memory(
     head = 3 * min(LOGITS, tokens * config.vocab_size) + 4 * tokens * hidden
     results = 0
     if keeps_results:
-        widths_of_results = 2 * (queries + keys + hidden + inner)
-        results = config.num_hidden_layers * tokens * widths_of_results * ITEM
+        results = config.num_hidden_layers * result_floats(config, tokens) * ITEM
     sizes = [math.prod(shape) for part in number_shapes(config) for shape in part.values()]
     count = count_all(config)
     kept_inputs = (config.num_hidden_layers + 2) * tokens * hidden * ITEM

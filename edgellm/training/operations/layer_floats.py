@@ -1,4 +1,4 @@
-"""The arrays that a layer's derivatives hold at once."""
+"""The arrays of a layer: those that derivatives hold at once, and results that are kept."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def layer_floats(config: ModelConfig, tokens: int, longest: int) -> int:
     widths = floats * (4 * config.hidden_size + 3 * queries + 3 * keys)
     widths += gate * 5 * config.intermediate_size
     return int(widths * tokens + scores * config.num_attention_heads * longest**2)
+
+
+def result_floats(config: ModelConfig, tokens: int) -> int:
+    """Return the numbers of a layer's results: of its products, and of attention."""
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    widths = 2 * config.hidden_size + 2 * config.intermediate_size + heads * config.head_dim
+    return tokens * widths

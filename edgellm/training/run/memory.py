@@ -15,7 +15,8 @@ from edgellm.reading.disk_reader import BOUNCE_BYTES
 from edgellm.training.gradients import head_rows
 from edgellm.training.kept_inputs import UNDER_WAY
 from edgellm.training.low_rank import LoraSettings, count_learned, first_changed
-from edgellm.training.operations.layer_floats import layer_floats
+from edgellm.training.micro_batch import micro_sizes
+from edgellm.training.operations.layer_floats import layer_floats, result_floats
 from edgellm.training.operations.products import BLOCK_BYTES
 from edgellm.training.trained_model import CACHE_BYTES, PROCESS_BYTES, LayersInMemory
 
@@ -154,7 +155,7 @@ def plan_training(
     room = budget - least.total + least.layers
     if sum(layer_bytes) <= room:
         whole = replace(least, pinned=least.count, layers=sum(layer_bytes))
-        results = _results(checkpoint, lora, step_tokens)
+        results = ITEM * step.changed * result_floats(checkpoint.config, step_tokens)
         if whole.total + results <= budget and not device.has_gpu():
             whole = replace(whole, results=results)
         return whole
@@ -174,15 +175,6 @@ def least_memory(
     """Return the smallest budget that ``plan_training`` takes, of whole megabytes."""
     least = _Step(checkpoint, lora, step_tokens, longest, reference, asks).least
     return math.ceil(least.total / 1e6) * 1_000_000
-
-
-def _results(checkpoint: Checkpoint, lora: LoraSettings, tokens: int) -> int:
-    """Return the bytes of all products' and attention's results, of the layers that are changed."""
-    config = checkpoint.config
-    changed = config.num_hidden_layers - first_changed(lora, config.num_hidden_layers)
-    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
-    widths = 2 * config.hidden_size + 2 * config.intermediate_size + heads * config.head_dim
-    return changed * tokens * widths * ITEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +214,7 @@ class _Step:
 
         Inputs go to a file only where memory would not do otherwise. None: nothing fits.
         """
-        sizes = [most]
-        while sizes[-1] > self.longest:
-            sizes.append(max(self.longest, sizes[-1] // 2))
+        sizes = micro_sizes(most, self.longest)
         for tokens in sizes:
             found = self.memory(tokens)
             if found.total <= budget:
