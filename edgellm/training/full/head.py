@@ -12,6 +12,7 @@ import numpy as np
 from edgellm.device import machine as device
 from edgellm.training.micro_batch import Ints
 from edgellm.training.operations.kernel_products import KernelProducts
+from edgellm.training.operations.loss import losses_of
 
 LOGITS = 4 << 20
 """Logits that are there at once."""
@@ -99,8 +100,7 @@ def _by_mlx(
         logits = states @ matrix.T
         if cap is not None:
             logits = cap * mx.tanh(logits / cap)
-        likely = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        return (mx.logsumexp(logits, axis=-1) - likely).sum()
+        return losses_of(logits, targets).sum()
 
     total, by_states, by_matrix = 0.0, mx.zeros_like(states), mx.zeros_like(matrix)
     step = max(1, LOGITS // matrix.shape[0])
