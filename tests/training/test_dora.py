@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +10,15 @@ import pytest
 from support.folders import tensors_of
 from support.lora_files import tuned_model
 from support.tiny import CONFIGS, LAYERS, LLAMA, write_model
-from support.training import LORA, open_training, sequences
+from support.training import (
+    LORA,
+    are_equal,
+    in_four_bits,
+    moved,
+    open_training,
+    sequences,
+    slopes,
+)
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
@@ -25,22 +34,12 @@ DORA = dataclasses.replace(LORA, dora=True)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    source = write_model(tmp_path_factory.mktemp("model") / "source", CONFIGS["llama-biases"])
-    convert(source, source.with_name("four"), bits=4, group_size=32)
-    return source.with_name("four")
+    return in_four_bits(tmp_path_factory.mktemp("model"), CONFIGS["llama-biases"])
 
 
 def initial(folder, opened, lora=DORA):
     config = read_checkpoint(folder).config
     return AdaptedModel(opened, config, lora, micro_tokens=1000, seed=0).initial()
-
-
-def moved(changes):
-    mx.random.seed(1)
-    return [
-        {name: array + 0.05 * mx.random.normal(array.shape) for name, array in change.items()}
-        for change in changes
-    ]
 
 
 def loss(opened, changes):
@@ -79,7 +78,7 @@ def test_paged_layers_give_the_same_bits(folder, pinned, buffers):
     found = []
     for where in ({"pinned": range(LAYERS)}, {"pinned": range(pinned), "buffers": buffers}):
         opened = open_training(folder, lora=DORA, **where)
-        changes = moved(initial(folder, opened))
+        changes = moved(initial(folder, opened), 0.05)
         batches = micro_batches(sequences(), 1000)
         for _ in range(2):
             before = opened.model.layers.reads
@@ -88,40 +87,15 @@ def test_paged_layers_give_the_same_bits(folder, pinned, buffers):
         reads = opened.model.layers.reads - before
         opened.close()
     assert found[0].loss == found[1].loss
-    for one, two in zip(found[0].by_changes, found[1].by_changes, strict=True):
-        assert all(mx.array_equal(one[name], two[name]) for name in one)
+    assert are_equal(found[0].by_changes, found[1].by_changes)
     assert reads == 2 * (LAYERS - pinned - buffers), "the lengths of rows take no reads"
 
 
 def test_derivatives_by_lengths_are_those_of_the_loss(folder):
     opened = open_training(folder, lora=DORA, pinned=range(LAYERS))
-    changes = moved(initial(folder, opened))
+    changes = moved(initial(folder, opened), 0.05)
     found = step_gradients(opened.model, micro_batches(sequences(), 1000), changes)
-    draws = np.random.default_rng(5)
-    way = [
-        {
-            name: mx.array(draws.standard_normal(array.shape).astype(np.float32))
-            for name, array in change.items()
-            if name.endswith("vector")
-        }
-        for change in changes
-    ]
-
-    def at(step):
-        return loss(
-            opened,
-            [
-                {name: a + step * own[name] if name in own else a for name, a in change.items()}
-                for change, own in zip(changes, way, strict=True)
-            ],
-        )
-
-    slope = (at(1e-3) - at(-1e-3)) / 2e-3
-    told = sum(
-        float((by[name] * own[name]).sum().item())
-        for by, own in zip(found.by_changes, way, strict=True)
-        for name in own
-    )
+    told, slope = slopes(partial(loss, opened), changes, found.by_changes, only="vector")
     opened.close()
     assert told == pytest.approx(slope, rel=2e-2, abs=2e-3)
 
@@ -141,7 +115,7 @@ def test_merged_into_the_weights_it_gives_the_same_loss(tmp_path, form, patterns
             left_out=("0.self_attn.v_proj",),
         )
     opened = open_training(base, lora=lora)
-    changes = moved(initial(base, opened, lora))
+    changes = moved(initial(base, opened, lora), 0.05)
     assert ("self_attn.v_proj.lora_A" in changes[0]) is not patterns
     expected = loss(opened, changes)
     opened.close()
@@ -168,7 +142,7 @@ def test_mlx_lm_opens_what_was_learned_with_the_same_loss(tmp_path, dora):
         LORA, dora=dora, layers=3, ranks={"2.mlp.up_proj": 2}, alphas={"1.self_attn.q_proj": 3.0}
     )
     opened = open_training(base, lora=lora)
-    changes = moved(initial(base, opened, lora))
+    changes = moved(initial(base, opened, lora), 0.05)
     expected = loss(opened, changes)
     opened.close()
     adapter = tmp_path / "adapter"

@@ -2,12 +2,21 @@
 
 from dataclasses import replace
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from support.tiny import CONFIGS, LAYERS, LLAMA, write_model
 from support.tiny_families import GEMMA2
-from support.training import LORA, open_training, sequences
+from support.training import (
+    LORA,
+    are_equal,
+    are_near,
+    in_four_bits,
+    moved,
+    open_training,
+    sequences,
+    slopes,
+    torch_loss,
+)
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
@@ -20,24 +29,15 @@ from edgellm.training.micro_batch import micro_batches
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A folder for each family that computes in its own way, in 4 bits."""
-    made = {}
-    for name, config in {"llama": LLAMA, "gemma2": GEMMA2}.items():
-        source = write_model(tmp_path_factory.mktemp(name) / "source", config)
-        made[name] = source.with_name("four")
-        convert(source, made[name], bits=4, group_size=32)
-    return made
+    families = {"llama": LLAMA, "gemma2": GEMMA2}
+    return {
+        name: in_four_bits(tmp_path_factory.mktemp(name), own) for name, own in families.items()
+    }
 
 
 def changes_of(folder, lora=LORA):
     """Numbers of which none is 0, so that all derivatives count."""
-    config = read_checkpoint(folder).config
-    changes = initial_changes(config, lora, seed=3)
-    mx.random.seed(1)
-    for change in changes:
-        for name, array in change.items():
-            change[name] = array + 0.02 * mx.random.normal(array.shape)
-    mx.eval(changes)
-    return changes
+    return moved(initial_changes(read_checkpoint(folder).config, lora, seed=3), 0.02)
 
 
 def dora_changes(folder, opened, lora):
@@ -60,12 +60,6 @@ def computed(folder, *, most_tokens=1000, rounds=1, **where):
         opened.close()
 
 
-def equal(one, two):
-    return all(
-        mx.array_equal(a[name], b[name]) for a, b in zip(one, two, strict=True) for name in a
-    )
-
-
 @pytest.mark.parametrize(
     ("family", "targets"), [("llama", "all"), ("llama", "q,v"), ("gemma2", "all")]
 )
@@ -74,33 +68,14 @@ def test_derivatives_are_those_of_the_loss(folders, family, targets):
     found, _ = computed(folder, pinned=range(LAYERS), lora=lora)
     opened = open_training(folder, pinned=range(LAYERS), lora=lora)
     batches = micro_batches(sequences(), 1000)
-    changes = changes_of(folder, lora)
-    draws = np.random.default_rng(5)
-    direction = [
-        {
-            name: mx.array(draws.standard_normal(array.shape).astype(np.float32))
-            for name, array in change.items()
-        }
-        for change in changes
-    ]
-    step = 1e-3
 
-    def loss_at(factor):
-        moved = [
-            {name: array + factor * way[name] for name, array in change.items()}
-            for change, way in zip(changes, direction, strict=True)
-        ]
-        total, asked = step_loss(opened.model, batches, moved)
+    def loss_at(numbers):
+        total, asked = step_loss(opened.model, batches, numbers)
         opened.model.layers.restart()
         return total / asked
 
-    slope = (loss_at(step) - loss_at(-step)) / (2 * step)
+    told, slope = slopes(loss_at, changes_of(folder, lora), found.by_changes)
     opened.close()
-    told = sum(
-        float((change[name] * way[name]).sum().item())
-        for change, way in zip(found.by_changes, direction, strict=True)
-        for name in change
-    )
     assert told == pytest.approx(slope, rel=2e-2, abs=2e-3)
 
 
@@ -114,7 +89,7 @@ def whole(folders):
 def test_paged_layers_give_the_same_bits_and_read_the_least(folders, whole, pinned, buffers):
     paged, reads = computed(folders["llama"], pinned=range(pinned), buffers=buffers, rounds=2)
     assert paged.loss == whole.loss
-    assert equal(paged.by_changes, whole.by_changes)
+    assert are_equal(paged.by_changes, whole.by_changes)
     streamed = LAYERS - pinned
     assert reads == 2 * (streamed - min(buffers, streamed))
 
@@ -123,24 +98,20 @@ def test_paged_layers_give_the_same_bits_and_read_the_least(folders, whole, pinn
 def test_inputs_that_are_kept_in_a_file_give_the_same_bits(folders, whole, on_disk):
     found, _ = computed(folders["llama"], on_disk=on_disk, rounds=2)
     assert found.loss == whole.loss
-    assert equal(found.by_changes, whole.by_changes)
+    assert are_equal(found.by_changes, whole.by_changes)
 
 
 def test_int8_activations_give_the_same_bits_paged_too(folders):
     whole, _ = computed(folders["llama"], pinned=range(LAYERS), rounds=2, activations="int8")
     paged, _ = computed(folders["llama"], activations="int8")
     assert paged.loss == whole.loss
-    assert equal(paged.by_changes, whole.by_changes)
+    assert are_equal(paged.by_changes, whole.by_changes)
 
 
 def test_results_do_not_depend_on_how_a_step_is_cut(folders, whole):
     parts, _ = computed(folders["llama"], most_tokens=1)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
-    for one, two in zip(parts.by_changes, whole.by_changes, strict=True):
-        for name, array in one.items():
-            # few rows take other kernels than many
-            largest = float(mx.abs(array).max().item())
-            assert mx.allclose(array, two[name], rtol=0, atol=1e-4 * largest)
+    assert are_near(parts.by_changes, whole.by_changes)
 
 
 def test_only_the_last_layers_change_where_that_is_asked(folders):
@@ -192,15 +163,7 @@ def test_five_steps_are_those_of_peft_and_torch(tmp_path):
         found = step_gradients(opened.model, micro_batches(asked, 20), changes)
         ours.move(changes, found.by_changes, 1e-3, 1.0)
         theirs.zero_grad()
-        total = 0
-        for one in asked:
-            logits = model(torch.tensor([one.tokens])).logits[0]
-            targets = torch.tensor(one.targets)
-            chosen = targets >= 0
-            total = total + torch.nn.functional.cross_entropy(
-                logits[chosen], targets[chosen], reduction="sum"
-            )
-        loss = total / sum(one.asked for one in asked)
+        loss = torch_loss(model, asked)
         loss.backward()
         assert found.loss == pytest.approx(loss.item(), abs=2e-5)
         theirs.step()
@@ -250,15 +213,7 @@ def test_five_steps_of_dora_are_those_of_peft(tmp_path, config):
     for step in range(5):
         found = step_gradients(opened.model, micro_batches(asked, 20), changes)
         theirs.zero_grad()
-        total = 0
-        for one in asked:
-            logits = model(torch.tensor([one.tokens])).logits[0]
-            targets = torch.tensor(one.targets)
-            chosen = targets >= 0
-            total = total + torch.nn.functional.cross_entropy(
-                logits[chosen], targets[chosen], reduction="sum"
-            )
-        loss = total / sum(one.asked for one in asked)
+        loss = torch_loss(model, asked)
         loss.backward()
         assert found.loss == pytest.approx(loss.item(), abs=2e-5)
         if step == 0:

@@ -1,8 +1,7 @@
 """Pairs: the forms that data sets have, and what is learned of them."""
 
-import json
-
 import pytest
+from support.task_files import write_rows
 from support.tiny import LLAMA, write_model
 
 from edgellm.errors import ConfigError, FormatError
@@ -18,7 +17,7 @@ def tokenizer(tmp_path_factory):
 
 
 def written(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return path
 
 

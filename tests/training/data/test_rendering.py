@@ -4,6 +4,7 @@ import json
 
 import pytest
 from support.conversations import CALL, HELLO, TOOLS
+from support.task_files import write_rows
 from support.tiny import LLAMA, write_model
 
 from edgellm.errors import ConfigError, FormatError
@@ -18,7 +19,7 @@ def tokenizer(tmp_path_factory):
 
 
 def written(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return read_records(path)
 
 

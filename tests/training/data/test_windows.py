@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.task_files import write_rows
 from support.tiny import BEGIN, END, LLAMA, TEXTS, write_model
 
 from edgellm.errors import ConfigError
@@ -57,7 +58,7 @@ def test_the_text_of_a_control_token_is_text_or_left_out(tmp_path, tokenizer):
     assert found.text_bytes == len("a <|end|> b")
     # the character that holds it apart
     rows = [{"text": "a <|end|> b\ufdd0"}, {"text": "c"}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     found = windows(read_records(path), tokenizer, max_tokens=100)
     assert found.control == [1]
     path.write_text(json.dumps(rows[0]) + "\n")

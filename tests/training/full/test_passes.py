@@ -6,7 +6,7 @@ import pytest
 from support.tiny import CONFIGS, LLAMA, write_model
 from support.tiny_families import CONFIGS as MORE_CONFIGS
 from support.tiny_families import GEMMA2
-from support.training import sequences
+from support.training import are_equal, sequences, slopes, torch_loss
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.models.arithmetic import engine_for
@@ -48,30 +48,13 @@ def test_derivatives_are_those_of_the_loss(folders, family):
     model = learner(folders[family])
     numbers = model.initial()
     found = model.gradients(sequences(), numbers, 0)
-    draws = np.random.default_rng(5)
-    direction = [
-        {
-            name: mx.array(draws.standard_normal(array.shape).astype(np.float32))
-            for name, array in part.items()
-        }
-        for part in numbers
-    ]
-    expected = sum(
-        float((by[name] * along[name]).sum())
-        for by, along in zip(found.by_changes, direction, strict=True)
-        for name in by
-    )
 
-    def loss_at(step):
-        moved = [
-            {name: part[name] + step * along[name] for name in part}
-            for part, along in zip(numbers, direction, strict=True)
-        ]
+    def loss_at(moved):
         found = model.loss_of(sequences(), moved)
         return found.total / found.asked
 
-    step = 1e-3
-    assert (loss_at(step) - loss_at(-step)) / (2 * step) == pytest.approx(expected, rel=0.02)
+    told, slope = slopes(loss_at, numbers, found.by_changes)
+    assert told == pytest.approx(slope, rel=0.02)
     assert all(part.keys() == by.keys() for part, by in zip(numbers, found.by_changes, strict=True))
     model.close()
 
@@ -94,8 +77,7 @@ def test_results_that_are_kept_change_no_bit(folders, family):
     numbers = plain.initial()
     one, other = (model.gradients(sequences(), numbers, 0) for model in (plain, keeping))
     assert one.loss == other.loss
-    for part, same in zip(one.by_changes, other.by_changes, strict=True):
-        assert all(mx.array_equal(array, same[name]) for name, array in part.items())
+    assert are_equal(one.by_changes, other.by_changes)
     plain.close()
     keeping.close()
 
@@ -144,15 +126,7 @@ def test_five_steps_are_those_of_torch(folders, family):
     asked = sequences()
     for step in range(5):
         found = model.gradients(asked, numbers, step)
-        total = 0
-        for one in asked:
-            targets = torch.tensor(one.targets)
-            chosen = targets >= 0
-            logits = theirs(torch.tensor([one.tokens])).logits[0]
-            total = total + torch.nn.functional.cross_entropy(
-                logits[chosen], targets[chosen], reduction="sum"
-            )
-        loss = total / sum(one.asked for one in asked)
+        loss = torch_loss(theirs, asked)
         optimizer.zero_grad()
         loss.backward()
         assert found.loss == pytest.approx(loss.item(), abs=2e-6 if step == 0 else 1e-4)

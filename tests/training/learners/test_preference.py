@@ -2,12 +2,11 @@
 
 import math
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from support.pairs import pairs
 from support.tiny import LAYERS, LLAMA, write_model
-from support.training import LORA, open_training
+from support.training import LORA, are_equal, are_near, in_four_bits, moved, open_training, slopes
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
@@ -17,9 +16,7 @@ from edgellm.training.low_rank import initial_changes
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    source = write_model(tmp_path_factory.mktemp("model") / "source", LLAMA)
-    convert(source, source.with_name("four"), bits=4, group_size=32)
-    return source.with_name("four")
+    return in_four_bits(tmp_path_factory.mktemp("model"))
 
 
 def opened_learner(folder, *, micro_tokens=1000, lora=LORA, **where):
@@ -35,13 +32,7 @@ def opened_learner(folder, *, micro_tokens=1000, lora=LORA, **where):
 
 def changes_of(folder):
     """Numbers of which none is 0, so that all derivatives count."""
-    changes = initial_changes(read_checkpoint(folder).config, LORA, seed=3)
-    mx.random.seed(1)
-    for change in changes:
-        for name, array in change.items():
-            change[name] = array + 0.1 * mx.random.normal(array.shape)
-    mx.eval(changes)
-    return changes
+    return moved(initial_changes(read_checkpoint(folder).config, LORA, seed=3), 0.1)
 
 
 def computed(folder, *, rounds=1, **how):
@@ -76,44 +67,24 @@ def test_the_reference_takes_no_second_read_and_bits_are_equal(folder, whole, pi
     paged, reads = computed(folder, pinned=range(pinned), buffers=buffers, rounds=2)
     assert reads == 2 * (LAYERS - pinned - buffers)
     assert (paged.loss, paged.figures) == (whole.loss, whole.figures)
-    for one, two in zip(paged.by_changes, whole.by_changes, strict=True):
-        assert all(mx.array_equal(one[name], two[name]) for name in one)
+    assert are_equal(paged.by_changes, whole.by_changes)
 
 
 def test_a_cut_may_part_a_pair(folder, whole):
     parts, _ = computed(folder, micro_tokens=1)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
-    for one, two in zip(parts.by_changes, whole.by_changes, strict=True):
-        for name, array in one.items():
-            largest = float(mx.abs(array).max().item())
-            assert mx.allclose(array, two[name], rtol=0, atol=1e-4 * largest)
+    assert are_near(parts.by_changes, whole.by_changes)
 
 
 def test_derivatives_are_those_of_the_loss(folder, whole):
-    changes = changes_of(folder)
-    draws = np.random.default_rng(5)
-    direction = [
-        {name: mx.array(draws.standard_normal(a.shape).astype(np.float32)) for name, a in c.items()}
-        for c in changes
-    ]
     learner = opened_learner(folder, pinned=range(LAYERS))
-    step = 1e-3
 
-    def loss_at(factor):
-        moved = [
-            {name: array + factor * way[name] for name, array in change.items()}
-            for change, way in zip(changes, direction, strict=True)
-        ]
-        found = learner.loss_of(pairs(), moved)
+    def loss_at(numbers):
+        found = learner.loss_of(pairs(), numbers)
         return found.total / found.asked
 
-    slope = (loss_at(step) - loss_at(-step)) / (2 * step)
+    told, slope = slopes(loss_at, changes_of(folder), whole.by_changes)
     learner.close()
-    told = sum(
-        float((change[name] * way[name]).sum().item())
-        for change, way in zip(whole.by_changes, direction, strict=True)
-        for name in change
-    )
     assert told == pytest.approx(slope, rel=2e-2, abs=2e-3)
 
 

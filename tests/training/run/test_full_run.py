@@ -1,11 +1,11 @@
 """Runs that learn every number: they go on bit for bit, and what they learn is a model."""
 
 import dataclasses
-import json
 
 import mlx.core as mx
 import pytest
 from support.folders import tensors_of
+from support.task_files import write_rows
 from support.tiny import CONFIGS, TEXTS, write_model
 
 from edgellm.cli.app import main
@@ -128,7 +128,7 @@ def test_answers_are_learned_too(folder, tmp_path):
         for word in ("dog", "cat")
     ]
     chats = tmp_path / "chats.jsonl"
-    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(chats, rows)
     asked = request(folder, chats, tmp_path / "out")
     asked = dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, stage="sft"))
     with open_run(asked) as run:

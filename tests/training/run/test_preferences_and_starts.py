@@ -6,11 +6,10 @@ import math
 
 import mlx.core as mx
 import pytest
-from support.tiny import LLAMA, write_model
-from support.training import LORA
+from support.task_files import write_rows
+from support.training import LORA, in_four_bits, numbers_of
 
 from edgellm.cli.app import main
-from edgellm.converters import convert
 from edgellm.settings import LoadSettings
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.train import TrainRequest, open_run
@@ -19,32 +18,21 @@ from edgellm.training.start_adapter import Start
 WORDS = ("dog", "cat", "ball", "sun", "sea")
 
 
-def written(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    source = write_model(tmp_path_factory.mktemp("model") / "source", LLAMA)
-    convert(source, source.with_name("four"), bits=4, group_size=32)
-    return source.with_name("four")
+    return in_four_bits(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     rows = [{"prompt": f"Say {word}.", "completion": word} for word in WORDS]
-    return written(tmp_path_factory.mktemp("data") / "data.jsonl", rows)
+    return write_rows(tmp_path_factory.mktemp("data") / "data.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     rows = [{"prompt": f"Say {word}.", "chosen": word, "rejected": "no " * 9} for word in WORDS]
-    return written(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
-
-
-def numbers(run):
-    return [array for change in run.trainer.numbers for array in change.values()]
+    return write_rows(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -69,7 +57,7 @@ def test_a_run_of_preferences_from_a_start_ends_in_the_same_bits(
     with open_run(prefers) as run:
         assert run.settings.lora.dora is dora
         steps = [step for step in run.run() if hasattr(step, "norm")]
-        expected, history = numbers(run), run.trainer.history
+        expected, history = numbers_of(run), run.trainer.history
     assert steps[0].loss == pytest.approx(math.log(2), abs=1e-12)
     stopped = dataclasses.replace(prefers, folder=tmp_path / "stopped")
     with open_run(stopped) as run:
@@ -79,7 +67,7 @@ def test_a_run_of_preferences_from_a_start_ends_in_the_same_bits(
     with open_run(dataclasses.replace(stopped, resume=True)) as run:
         assert run.trainer.step == 1
         again = [step for step in run.run() if hasattr(step, "norm")]
-        found = numbers(run)
+        found = numbers_of(run)
         assert run.trainer.history == history, "with margin and accuracy"
     assert [step.loss for step in again] == [step.loss for step in steps[1:]]
     assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
@@ -88,7 +76,7 @@ def test_a_run_of_preferences_from_a_start_ends_in_the_same_bits(
 def test_the_command_learns_preferences_and_goes_on(folder, tmp_path, capsys):
     path = tmp_path / "pairs.jsonl"
     rows = [{"prompt": f"Say {n}.", "chosen": "dog", "rejected": "cat " * n} for n in range(1, 5)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     out = tmp_path / "preferring"
     command = ["train", str(folder), str(path), str(out), "--stage", "dpo", "--batch", "2"]
     command += ["--valid", str(path), "--epochs", "2", "--rate", "1e-3", "--json"]

@@ -1,6 +1,5 @@
 """Runs that cannot be: refused before anything is learned, with a next step."""
 
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 from support.folders import fused, rewritten
+from support.task_files import write_rows
 from support.tiny import CONFIGS, LLAMA, write_model
 from support.training import LORA
 
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "data.jsonl"
     rows = [{"prompt": f"Say {word}.", "completion": word} for word in WORDS]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return path
 
 

@@ -10,11 +10,10 @@ import sys
 
 import mlx.core as mx
 import pytest
-from support.tiny import LLAMA, write_model
-from support.training import LORA
+from support.task_files import write_rows
+from support.training import LORA, in_four_bits, numbers_of
 
 from edgellm.cli.app import main
-from edgellm.converters import convert
 from edgellm.errors import ConfigError
 from edgellm.settings import LoadSettings
 from edgellm.training import optimizer
@@ -35,15 +34,13 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    source = write_model(tmp_path_factory.mktemp("model") / "source", LLAMA)
-    convert(source, source.with_name("four"), bits=4, group_size=32)
-    return source.with_name("four")
+    return in_four_bits(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "data.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_rows(path, ROWS)
     return path
 
 
@@ -58,14 +55,10 @@ def request(folder, data, out, **settings):
     )
 
 
-def numbers(run):
-    return [array for change in run.trainer.numbers for array in change.values()]
-
-
 def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
     with open_run(request(folder, data, tmp_path / "whole")) as run:
         whole = [step.loss for step in run.run() if hasattr(step, "norm")]
-        expected, history = numbers(run), run.trainer.history
+        expected, history = numbers_of(run), run.trainer.history
     assert len(whole) == 6
     assert len(history) == 2
 
@@ -83,7 +76,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
     with open_run(again) as run:
         assert run.trainer.step == 1
         losses = losses[:1] + [step.loss for step in run.run() if hasattr(step, "norm")]
-        found = numbers(run)
+        found = numbers_of(run)
         epochs = run.trainer.history
     assert losses == whole
     logged = (tmp_path / "stopped" / "training.jsonl").read_text().splitlines()
@@ -95,13 +88,13 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
 def test_a_run_that_was_stopped_before_its_first_step_goes_on(folder, data, tmp_path):
     with open_run(request(folder, data, tmp_path / "whole")) as run:
         list(run.run())
-        expected = numbers(run)
+        expected = numbers_of(run)
     stopped = request(folder, data, tmp_path / "stopped")
     with open_run(stopped) as run:
         run.save()
     with open_run(dataclasses.replace(stopped, resume=True)) as run:
         list(run.run())
-        found = numbers(run)
+        found = numbers_of(run)
     assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
 
 
@@ -124,7 +117,7 @@ def test_an_epoch_whose_end_was_not_reached_is_told_when_the_run_goes_on(folder,
 def test_ctrl_c_amid_a_step_is_held_until_the_step_is_whole(folder, data, tmp_path, monkeypatch):
     with open_run(request(folder, data, tmp_path / "whole")) as run:
         next(run.run())
-        expected = numbers(run)
+        expected = numbers_of(run)
     stopped = request(folder, data, tmp_path / "stopped")
     with open_run(stopped) as run:
         # Ctrl-C comes when the first array has moved and the others have not
@@ -135,7 +128,7 @@ def test_ctrl_c_amid_a_step_is_held_until_the_step_is_whole(folder, data, tmp_pa
         monkeypatch.undo()
         assert run.trainer.step == 1
         assert all(
-            mx.array_equal(one, two) for one, two in zip(numbers(run), expected, strict=True)
+            mx.array_equal(one, two) for one, two in zip(numbers_of(run), expected, strict=True)
         )
 
 
@@ -297,7 +290,7 @@ def test_what_became_of_records_that_are_not_learned_is_said_too(folder, data, t
         {"prompt": "long " * 60, "completion": "a"},
         {"prompt": "a", "completion": "long " * 60},
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     asked = request(folder, data, tmp_path / "out")
     with open_run(dataclasses.replace(asked, valid=path, max_tokens=40)) as run:
         run.save()
