@@ -37,6 +37,9 @@ REQUESTS = [(prompt, length) for length in LENGTHS for prompt in PROMPTS]
 LEAVING = ("prompt", "answer", None, None, None, None)
 """When a client leaves; most never do."""
 
+LARGEST = max(range(len(REQUESTS)), key=lambda place: (len(REQUESTS[place][0]), REQUESTS[place][1]))
+"""The place of the request that needs the most memory."""
+
 
 @dataclass(slots=True)
 class Answer:
@@ -151,6 +154,15 @@ async def ask_all(
     await asyncio.gather(*map(client, answers))
 
 
+async def fill(port: int, *, at_once: int, path: str, choice: random.Random) -> None:
+    """Let the service hold as much as it ever needs, so that later growth is what is left behind.
+
+    Allocators keep what they once had; random clients reach the most by chance, early or late.
+    """
+    largest = [Answer(LARGEST, None) for _ in range(10 * at_once)]
+    await ask_all(port, largest, at_once=at_once, path=path, choice=choice)
+
+
 async def health(port: int) -> dict[str, object]:
     """Return what the service tells of itself."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -177,7 +189,7 @@ async def measure(
     report.answers = [
         Answer(choice.randrange(len(REQUESTS)), choice.choice(LEAVING)) for _ in range(clients)
     ]
-    await ask(port, path, Answer(0, None), choice)  # the engine's thread is there from now on
+    await fill(port, at_once=at_once, path=path, choice=choice)
     report.before = await health(port)
     began = time.perf_counter()
 

@@ -16,7 +16,7 @@ def right():
     return clients.lone_answers()
 
 
-@pytest.mark.parametrize(("path", "number"), [("/", 6000), ("/threads", 100)])
+@pytest.mark.parametrize(("path", "number"), [("/", 3000), ("/threads", 100)])
 def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     with clients.service() as (port, process):
         report = asyncio.run(clients.measure(port, process.pid, path=path, clients=number))
@@ -32,6 +32,5 @@ def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     state = report.after
     assert (state["running"], state["waiting"], state["kv_bytes"]) == (0, 0, 0)
     assert state["threads"] == report.before["threads"]
-    # flat: what all the clients of the second half left behind is less than one model; some 1,500
-    # clients, on a busy machine up to 2,500, fill what allocators and the prefix cache keep
-    assert report.growth * report.seconds / 2 < 10e6
+    # flat: what the 1,500 clients of the second half left behind is 3 KB each; a KV cache is 90 KB
+    assert report.growth * report.seconds / 2 < 5e6
