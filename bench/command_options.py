@@ -12,7 +12,12 @@ from typer import Argument, Option
 
 from edgellm.bench.records.backend_names import current_name
 from edgellm.bench.records.collect import collect
-from edgellm.bench.tables.narrow_tables import doubt_lines, fitting_table, name_lines
+from edgellm.bench.tables.narrow_tables import (
+    cluster_lines,
+    doubt_lines,
+    fitting_table,
+    name_lines,
+)
 from edgellm.bench.tables.text_tables import Column, as_json
 from edgellm.cli import headings
 from edgellm.cli.common import options
@@ -70,6 +75,25 @@ KVBits = Annotated[
         metavar="32|16|8|4",
         help="Bits per number of edgellm's KV cache; default: as `edgellm plan` says.",
         rich_help_panel=headings.MEMORY,
+    ),
+]
+Machines = Annotated[
+    str | None,
+    Option(
+        metavar="HOSTS",
+        help="Spread edgellm's model over the machines of a file, this one first "
+        "(edgellm cluster).",
+        rich_help_panel=headings.MEMORY,
+    ),
+]
+SplitOption = Annotated[
+    str,
+    Option(
+        "--split",
+        metavar="windows|rows",
+        help="What each machine has: layers that take turns, or rows of every matrix.",
+        rich_help_panel=headings.MEMORY,
+        autocompletion=one_of("windows|rows"),
     ),
 ]
 Turns = Annotated[
@@ -135,6 +159,11 @@ def absolute_folder(name: str) -> str:
     return str(given_path(name).absolute())
 
 
+def absolute_file(name: str | None) -> str | None:
+    """Return a file's path from wherever it is seen; None for an option that was left out."""
+    return None if name is None else str(given_path(name).absolute())
+
+
 def collect_records(
     measure: Callable[..., Generator[AnyRecord]], output: Sequence[Path] | None
 ) -> tuple[list[AnyRecord], bool]:
@@ -183,7 +212,11 @@ def print_records(
     width = table_width()
     table, left_out = fitting_table(records, columns, width=None if wide else width)
     write_line(table)
-    notes = [*name_lines(records), *doubt_lines(records, width=width)]
+    notes = [
+        *name_lines(records),
+        *cluster_lines(records),
+        *doubt_lines(records, width=width),
+    ]
     if left_out:
         notes.append(f"--wide shows also: {', '.join(left_out)}")
     for line in notes:

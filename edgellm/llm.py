@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from weakref import WeakSet, finalize
 
 from edgellm.chat import Chat, Overflow, Tool, ToolChoice
@@ -39,6 +39,9 @@ from edgellm.settings.argument_names import check_names
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
+if TYPE_CHECKING:  # most models are on one machine
+    from edgellm.distributed.shares import MachineShare
+
 
 @check_names
 class LLM(ScoringModel):
@@ -54,6 +57,7 @@ class LLM(ScoringModel):
         prefix_cache: the kept KV caches of earlier sequences; says how many, and their bytes.
         path: the model folder's path.
         eos_token_ids: tokens that end a completion.
+        machines: each of several machines with its part, this one first; empty on one machine.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class LLM(ScoringModel):
         speculation: Speculation | None = None,
         prompt_cache: PromptCache | None = None,
         caches: CacheMaker | None = None,
+        machines: Sequence[MachineShare] = (),
     ) -> None:
         self.checkpoint = checkpoint
         self.config: CommonConfig = checkpoint.config
@@ -79,6 +84,7 @@ class LLM(ScoringModel):
             assert isinstance(checkpoint, Checkpoint), "who loads another kind brings its caches"
             caches = LayerCaches(checkpoint, plan)
         self.caches = caches
+        self.machines: tuple[MachineShare, ...] = tuple(machines)
         self._reader = reader
         self._speculation = speculation
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed

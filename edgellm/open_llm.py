@@ -143,6 +143,7 @@ def _open_cluster(
             opened.reader,
             speculation=speculation,
             caches=opened.caches,
+            machines=opened.shares,
         )
         on_failure.pop_all()
     return llm

@@ -7,12 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.bench.backends.cluster_facts import cluster_fields
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.checkpoint import Checkpoint
@@ -48,7 +49,7 @@ class MLXRuntime:
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         checkpoint = read_any_checkpoint(Path(model))
-        loading = load_settings(checkpoint, settings)
+        loading = self._settings = load_settings(checkpoint, settings)
         self._llm: LLM = load(model, loading)
         self._model, self._chunk = self._llm.model, self._llm.plan.prefill_chunk
         self._caches: list[list[Cache]] = []
@@ -124,6 +125,10 @@ class MLXRuntime:
         del self._model
         self._llm.close()
 
+    def cluster_fields(self) -> dict[str, Any]:
+        """Return what a record says of several machines; nothing of one. Raises MachineError."""
+        return cluster_fields(self._llm, self._settings)
+
     def measure_rates(self) -> Rates | None:
         """Read and multiply on the GPU that MLX computes on; None where that is the processor."""
         if not machine.has_gpu():
@@ -164,6 +169,8 @@ def load_settings(checkpoint: AnyCheckpoint, settings: RuntimeSettings) -> LoadS
         activations=cast("Activations", settings.activations),
         kv_bits=settings.kv_bits,
         adapter=settings.adapter,
+        machines=settings.machines,
+        split=settings.split,
     )
 
 

@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 from edgellm.bench.machine.rates import Rates
 from edgellm.bench.records.backend_names import OWN
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DTYPES = ("float32", "bfloat16", "float16")
+
+Split = Literal["windows", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class RuntimeSettings:
         activations: of our own CPU kernels: ``auto``, ``int8`` or ``float``.
         kv_bits: of a number in our own KV cache, as ``LoadSettings`` has it.
         adapter: the folder of a LoRA adapter beside the weights, in our own runtime.
+        machines: a file that names several machines, over which our own runtime spreads the model.
+        split: what each of them has, as ``LoadSettings`` has it.
         compile: whether a runtime that can compile its steps, or record them as a graph, does so.
     """
 
@@ -79,6 +83,8 @@ class RuntimeSettings:
     activations: str = "auto"
     kv_bits: int | None = None
     adapter: str | None = None
+    machines: str | None = None
+    split: Split = "windows"
     compile: bool = True
 
     def __post_init__(self) -> None:
@@ -89,7 +95,8 @@ class RuntimeSettings:
             raise ConfigError(f"threads is {self.threads}; it must be between 1 and 1024")
         if self.memory is not None and self.memory <= 0:
             raise ConfigError(f"memory is {self.memory}; it must be above 0")
-        LoadSettings(kv_bits=self.kv_bits)  # checks it
+        # which checks them
+        LoadSettings(kv_bits=self.kv_bits, machines=self.machines, split=self.split)
 
 
 class Runtime(Protocol):
@@ -153,6 +160,15 @@ class OnDevice(Protocol):
 
 
 @runtime_checkable
+class OnMachines(Protocol):
+    """A runtime that may compute on several machines."""
+
+    def cluster_fields(self) -> dict[str, Any]:
+        """Return what a record says of them; nothing of one machine. Raises MachineError."""
+        ...
+
+
+@runtime_checkable
 class HasVocabulary(Protocol):
     """A runtime of files whose vocabulary nobody else can read."""
 
@@ -167,8 +183,8 @@ class Backend:
         target: the class, as ``module:Class``.
         packages: all that Python must be able to import for it, beyond edgellm's own.
         install: the command that installs them.
-        options: those of ``threads``, ``memory``, ``kv_bits``, ``adapter`` and ``dtype`` that mean
-            something to it.
+        options: those fields of ``RuntimeSettings`` that mean something to it, of those that a
+            workload has.
         crash_hint: the next step where a signal has ended it.
     """
 
@@ -197,7 +213,7 @@ BACKENDS: dict[str, Backend] = {
     # edgellm on what MLX has here
     OWN: Backend(
         target="edgellm.bench.backends.edgellm_mlx:MLXRuntime",
-        options=("threads", "memory", "kv_bits", "adapter"),
+        options=("threads", "memory", "kv_bits", "adapter", "machines", "split"),
     ),
     # the same weights in torch on an NVIDIA GPU
     "cuda": Backend(

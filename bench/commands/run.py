@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from typer import Argument, Option
 
 from edgellm.bench import command_options as common
-from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
+from edgellm.bench.backends.registry import BACKENDS, ENDPOINT, Split
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.collect import collect, exit_code
 from edgellm.bench.report.result_files import open_outputs
 from edgellm.bench.speed.workload import (
@@ -28,7 +29,7 @@ from edgellm.cli import headings
 from edgellm.cli.command_group import CommandGroup
 from edgellm.errors import ModelNotFoundError
 from edgellm.files.given_path import given_path
-from edgellm.settings import parse_budget
+from edgellm.settings import DEFAULT_MODEL, parse_budget
 
 
 def run(
@@ -127,6 +128,8 @@ def run(
         ),
     ] = None,
     dtype: common.DType = None,
+    machines: common.Machines = None,
+    split: common.SplitOption = "windows",
     endpoint: Annotated[
         str | None,
         Option(
@@ -185,7 +188,11 @@ def run(
     from edgellm.bench.worker.status_line import StatusLine
 
     outputs = context.with_resource(open_outputs(output))
+    if machines is not None and not backend:
+        backend = OWN  # others compute on one
     backends, skipped, notes = _backends(backend, models, endpoint)
+    if machines is not None and not models:
+        models = [DEFAULT_MODEL]
     workload = Workload(
         models=tuple(models or _default_models(backends)),
         backends=backends,
@@ -199,6 +206,8 @@ def run(
         kv_bits=kv_bits,
         adapter=None if adapter is None else common.absolute_folder(adapter),
         dtype=dtype,
+        machines=common.absolute_file(machines),
+        split=cast("Split", split),
         repetitions=repetitions,
         max_seconds=max_seconds,
         timeout=timeout,

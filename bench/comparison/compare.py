@@ -23,6 +23,7 @@ MAX_SAMPLES = 100
 
 KEYS = (
     *("kind", "model", "backend", "test", "bits", "dtype", "threads", "batch", "memory_bytes"),
+    *("tensor_parallel", "cluster"),
     *("chunk_bytes", "question", "variant", "reference_model", "reference_backend"),
 )
 """Fields that are equal in two records of the same measurement."""
@@ -35,7 +36,7 @@ EVALUATION_KEYS = (
 TRAINING_KEYS = ("work", "rank", "steps")
 """The same of training."""
 
-MACHINE_KEYS = ("threads", "dtype", "bits")
+MACHINE_KEYS = ("threads", "dtype", "bits", "tensor_parallel", "cluster")
 """Keys that do not count where each file has but one value of them: machines differ in cores."""
 
 

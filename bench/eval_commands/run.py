@@ -140,6 +140,8 @@ def run(
     kv_bits: setting_options.KVBits = "",
     threads: setting_options.Threads = "",
     activations: common.Activations = "auto",
+    machines: common.Machines = None,
+    split: common.SplitOption = "windows",
     stride: Annotated[
         int | None,
         Option(
@@ -196,7 +198,9 @@ def run(
         threads=setting_options.distinct_numbers("threads", threads) or (None,),
         kv_bits=setting_options.distinct_numbers("kv-bits", kv_bits) or (None,),
         adapters=setting_options.adapter_folders(adapter),
-        load=setting_options.load_fields(memory, context, activations, decodings),
+        load=setting_options.load_fields(
+            memory, context, activations, decodings, machines=machines, split=split
+        ),
         chat=chat,
         limit=limit,
         seed=seed,
@@ -243,6 +247,11 @@ def run(
         for words in each.notes:
             note(f"{each.path}: {words}")
     names = models or [DEFAULT_MODEL]
+    if machines is not None and len(names) > 1:
+        raise ConfigError(
+            f"--machines have layers of one model, and there are {len(names)}",
+            hint="ask each by itself with --output, then: edgellm eval compare",
+        )
     measures: list[harness_options.Measure] = []
     if tasks:
         kept = Samples(samples, resume=resume)

@@ -84,17 +84,26 @@ def numbers_of_shots(text: str) -> tuple[int, ...]:
 
 
 def load_fields(
-    memory: str | None, context: int | None, activations: str, decodings: Sequence[Decoding]
+    memory: str | None,
+    context: int | None,
+    activations: str,
+    decodings: Sequence[Decoding],
+    *,
+    machines: str | None = None,
+    split: str = "windows",
 ) -> dict[str, object]:
     """Return what differs from the defaults of ``LoadSettings``."""
     fields: dict[str, object] = {
         "memory": common.optional_size(memory),
         "context": context,
         "beams": max(each.beams for each in decodings),
+        "machines": common.absolute_file(machines),
     }
     fields = {name: value for name, value in fields.items() if value not in {None, 1}}
     if activations != "auto":
         fields["activations"] = activations
+    if split != "windows":
+        fields["split"] = split
     return fields
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.bench import command_options as common
-from edgellm.bench.tables.narrow_tables import doubt_lines
+from edgellm.bench.tables.narrow_tables import cluster_lines, doubt_lines
 from edgellm.bench.tables.text_tables import as_json
 from edgellm.console.terminal import note, write_line
 
@@ -37,7 +37,7 @@ def show_evaluations(
         evaluation_picture(tasks, width=width, plain=_is_plain()),
     ]
     write_line("\n\n".join(filter(None, parts)))
-    for line in doubt_lines(records, width=width):
+    for line in [*cluster_lines(records), *doubt_lines(records, width=width)]:
         note(line)
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from edgellm.bench.backends.cluster_facts import cluster_fields
 from edgellm.bench.backends.edgellm_mlx import describe_arithmetic
 from edgellm.bench.worker.protocol import Message, Send
 from edgellm.device import machine
@@ -31,6 +32,7 @@ def loaded(order: Message, send: Send) -> Iterator[LLM]:
                 "device": machine.chip_name(),
                 "arithmetic": describe_arithmetic(checkpoint, settings, paged=paged),
                 "kv_bits": llm.plan.kv_bits,
+                **cluster_fields(llm, settings),
             }
         )
         # what is compiled or read at first use is not the questions'

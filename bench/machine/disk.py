@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm.bench.machine.environment import environment
-from edgellm.bench.records.record import DiskRecord
+from edgellm.bench.records.kinds import DiskRecord
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ConfigError, ReadError
 from edgellm.files.given_path import given_path

@@ -14,6 +14,8 @@ SETTINGS: Mapping[str, Callable[[Any], str]] = {
     "bits": lambda value: f"{value} bits",
     "dtype": str,
     "threads": lambda value: counted(value, "thread"),
+    "tensor_parallel": lambda value: f"tensor parallel {value}",
+    "cluster": str,
     "batch": lambda value: counted(value, "sequence"),
     "memory_bytes": lambda value: f"in {value / 1e9:.3g} GB",
     "test": str,

@@ -78,6 +78,35 @@ Environment = Annotated[
 ]
 """The machine and the versions; what is no more than shown may be of any type."""
 
+Machine = Annotated[
+    Mapping[str, Any],
+    Keys(
+        {
+            "name": str,
+            "chip": str | None,
+            "memory_bytes": Count | None,
+            "budget_bytes": Count | None,
+            "planned_bytes": Count | None,
+            "layers": Count | None,
+            "share": Fraction | None,
+        }
+    ),
+]
+"""One of several machines: what it is, and its part of the model."""
+
+MachineLink = Annotated[
+    Mapping[str, Any],
+    Keys(
+        {
+            "first": str,
+            "second": str,
+            "round_trip_seconds": Seconds | None,
+            "bytes_per_second": Annotated[float, Between(1e-3, 1e18)] | None,
+        }
+    ),
+]
+"""Between two machines: how long a token's hidden state takes there and back, and the rate."""
+
 
 class FieldError(BackendError):
     """A record's field is missing, or holds what it cannot.

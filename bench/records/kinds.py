@@ -1,4 +1,4 @@
-"""Records of paging, ablations, questions and parity; and the record that a JSON object is."""
+"""Records of disks, paging, ablations, questions, parity; the record that a JSON object is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from edgellm.bench.records.fields import (
     in_words,
 )
 from edgellm.bench.records.record import (
-    DiskRecord,
     Record,
     SpeedRecord,
     field_types,
@@ -33,6 +32,30 @@ from edgellm.bench.records.record import (
 from edgellm.bench.records.serving import ServingRecord
 from edgellm.bench.records.training import TrainingRecord
 from edgellm.files.strict_json import quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskRecord(Record):
+    """Plain reads of files.
+
+    Attributes:
+        chunk_bytes: bytes of one read.
+        read_bytes: bytes of one repetition.
+        direct_reads: whether they went past the page cache.
+    """
+
+    KIND: ClassVar[str] = "disk"
+
+    chunk_bytes: Count
+    read_bytes: Count
+    direct_reads: bool
+
+    DERIVED: ClassVar[tuple[str, ...]] = ("raw_read_gbps",)
+
+    @property
+    def raw_read_gbps(self) -> float | None:
+        """GB read per second, in the median repetition."""
+        return quotient(quotient(self.read_bytes, self.median_seconds), 1e9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from edgellm.bench.records.fields import (
     Count,
     Environment,
     Joules,
+    Machine,
+    MachineLink,
     Operations,
     Rate,
     Seconds,
@@ -44,6 +46,9 @@ class Record:
         peak_memory_bytes: the most that the process held.
         weight_bytes_per_token: weights that one token's arithmetic goes through.
         floor_seconds: the least that a repetition could take on this machine.
+        machines: all that computed together, the first one first; none where one computed alone.
+        links: those between them that were measured.
+        split: what each of them has: ``windows`` of layers, or ``rows``.
         error: why there is no result.
         unknown: what another version of edgellm has written beside these fields; kept as it is.
 
@@ -65,6 +70,9 @@ class Record:
     peak_memory_bytes: Count | None = None
     weight_bytes_per_token: Count | None = None
     floor_seconds: Seconds | None = None
+    machines: tuple[Machine, ...] = ()
+    links: tuple[MachineLink, ...] = ()
+    split: str | None = None
     error: str | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,6 +95,13 @@ class Record:
     def get(self, name: str) -> Any:
         """Return a field or a derived figure; None where this kind of record has none so named."""
         return getattr(self, name, None)
+
+    @property
+    def cluster(self) -> str | None:
+        """The machines in words, where there are several: ``2 machines by windows``."""
+        if not self.machines:
+            return None
+        return f"{len(self.machines)} machines by {self.split}"
 
     @property
     def median_seconds(self) -> float | None:
@@ -146,6 +161,7 @@ class SpeedRecord(Record):
     Attributes:
         depth: tokens of a sequence that came before, untimed.
         dtype: the type of activations, as it was asked for; None is the backend's own choice.
+        tensor_parallel: ranks that computed each matrix together, each some of its rows or columns.
         arithmetic: the code path that ran.
         model_bytes: bytes of the weights' files.
         load_seconds: from the start of loading until the model could compute.
@@ -166,6 +182,7 @@ class SpeedRecord(Record):
 
     depth: Count = 0
     dtype: str | None = None
+    tensor_parallel: Several = 1
     arithmetic: str | None = None
     model_bytes: Count | None = None
     load_seconds: Seconds | None = None
@@ -244,30 +261,6 @@ class SpeedRecord(Record):
         """The reasons to doubt its figures."""
         share = doubt_share(self.roofline_share, self.weight_bytes_per_token)
         return [*doubt_spread(self.spread), *share]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskRecord(Record):
-    """Plain reads of files.
-
-    Attributes:
-        chunk_bytes: bytes of one read.
-        read_bytes: bytes of one repetition.
-        direct_reads: whether they went past the page cache.
-    """
-
-    KIND: ClassVar[str] = "disk"
-
-    chunk_bytes: Count
-    read_bytes: Count
-    direct_reads: bool
-
-    DERIVED: ClassVar[tuple[str, ...]] = ("raw_read_gbps",)
-
-    @property
-    def raw_read_gbps(self) -> float | None:
-        """GB read per second, in the median repetition."""
-        return quotient(quotient(self.read_bytes, self.median_seconds), 1e9)
 
 
 _FIELD_TYPES: dict[type, Mapping[str, Any]] = {}

@@ -13,8 +13,8 @@ from edgellm.bench.records.differences import (
     label,
     short_model,
 )
-from edgellm.bench.records.kinds import PagingRecord
-from edgellm.bench.records.record import DiskRecord, Record, SpeedRecord
+from edgellm.bench.records.kinds import DiskRecord, PagingRecord
+from edgellm.bench.records.record import Record, SpeedRecord
 from edgellm.bench.report.answers_section import answers_section
 from edgellm.bench.report.evaluation_section import evaluation_section
 from edgellm.bench.report.parity_section import ablation_section, parity_section
@@ -23,10 +23,15 @@ from edgellm.bench.report.serving_section import serving_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
 from edgellm.bench.report.training_section import training_section
 from edgellm.bench.tables.columns import DISK_COLUMNS, PAGING_COLUMNS, speed_columns
-from edgellm.bench.tables.narrow_tables import meanings_of_tests
+from edgellm.bench.tables.narrow_tables import cluster_lines, meanings_of_tests
 from edgellm.bench.tables.text_tables import Column
-from edgellm.pages.elements import bullets, definitions, panels, section, sentence
+from edgellm.pages.elements import bullets, definitions, panel, panels, section, sentence
 from edgellm.pages.page import page
+
+CLUSTERS = (
+    "The memory held, the time to load and the reads of the figures are the first machine's; how "
+    "near several machines are to their limits is not known."
+)
 
 
 def as_html(records: Sequence[Record]) -> str:
@@ -54,6 +59,7 @@ def as_html(records: Sequence[Record]) -> str:
         _kind_section(records, PagingRecord, PAGING_COLUMNS, "A model inside a budget of memory."),
         _kind_section(records, DiskRecord, DISK_COLUMNS, "Plain sequential reads."),
         _all_speeds_section(speeds),
+        _clusters_section(records),
         _machines_section(records),
     ]
     return page("edgellm bench", "\n".join(part for part in parts if part))
@@ -151,6 +157,21 @@ def _all_speeds_section(records: Sequence[Record]) -> str:
     if not records:
         return ""
     return section("All speeds", records_table(records, speed_columns(records)))
+
+
+def _clusters_section(records: Sequence[Record]) -> str:
+    """Return which machines computed together, and the links between them; nothing of one."""
+    clusters: dict[str, list[Record]] = {}
+    for record in records:
+        if record.machines:
+            named = f"{record.split} {[machine.get('name') for machine in record.machines]}"
+            clusters.setdefault(named, []).append(record)
+    parts = [
+        panel(group[0].cluster or "", bullets(cluster_lines(group))) for group in clusters.values()
+    ]
+    if not parts:
+        return ""
+    return section("Machines that computed together", panels(parts), note=CLUSTERS)
 
 
 def _machines_section(records: Sequence[Record]) -> str:

@@ -9,7 +9,8 @@ from edgellm.bench import command_options as common
 from edgellm.bench.comparison import compare as comparison
 from edgellm.bench.comparison.compare import Change, MatchedRecords
 from edgellm.bench.records.evaluation import EvaluationRecord
-from edgellm.bench.records.record import DiskRecord, Record
+from edgellm.bench.records.kinds import DiskRecord
+from edgellm.bench.records.record import Record
 from edgellm.bench.report.result_files import read_some_records
 from edgellm.bench.tables.text_tables import number, seconds, show_value, throughput
 from edgellm.console.terminal import write_json, write_line

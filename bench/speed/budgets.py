@@ -20,10 +20,12 @@ def require_budgets(workload: Workload) -> None:
         FormatError, UnsupportedModelError, ReadError: a folder cannot be used.
     """
     for session in workload.sessions():
-        if session.settings.memory is None or session.bits is not None:
+        settings = session.settings
+        # of several machines, those that are there say together what is enough
+        if settings.memory is None or settings.machines is not None or session.bits is not None:
             continue
         if Path(session.model).is_dir() or session.model in bundled_names():
             from edgellm.bench.backends.edgellm_mlx import load_settings
 
             checkpoint = read_any_checkpoint(locate(session.model))
-            plan_for(checkpoint, load_settings(checkpoint, session.settings))
+            plan_for(checkpoint, load_settings(checkpoint, settings))

@@ -135,9 +135,9 @@ class Speed:
 
         Returns:
             The best that this run has seen, since others use the processor too; None of an
-            endpoint, and where nothing could be measured.
+            endpoint and of several machines, and where nothing could be measured.
         """
-        if session.backend == ENDPOINT:
+        if session.backend == ENDPOINT or session.settings.machines is not None:
             return None
         threads = session.settings.threads or machine.core_count()
         if time.monotonic() < self._measure_again.get(threads, 0.0):
@@ -226,7 +226,7 @@ def _record(
 ) -> SpeedRecord:
     if loaded["read_rate"] is not None:  # the runtime's own device
         rates = Rates(loaded["read_rate"], loaded["multiply_rate"])
-    common = _common(session, variant)
+    common = _common(session, variant) | loaded.get("cluster", {})
     if loaded.get("model"):  # the server's name of it
         common["model"] = loaded["model"]
     record = SpeedRecord(

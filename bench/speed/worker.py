@@ -14,6 +14,7 @@ from edgellm.bench.backends.registry import (
     ENDPOINT,
     HasVocabulary,
     OnDevice,
+    OnMachines,
     Runtime,
     RuntimeSettings,
     open_runtime,
@@ -36,10 +37,14 @@ def serve(order: Message, tests: Iterator[Message], send: Send) -> None:
     runtime = open_runtime(order["backend"], order["model"], RuntimeSettings(**order["settings"]))
     load_seconds = time.perf_counter() - begun
     rates = runtime.measure_rates() if isinstance(runtime, OnDevice) else None
-    meter = find_meter(gpu=rates is not None)
+    cluster = runtime.cluster_fields() if isinstance(runtime, OnMachines) else {}
+    meter = None
+    if not cluster:  # what others need, no counter here knows
+        meter = find_meter(gpu=rates is not None)
     try:
         send(
             {
+                "cluster": cluster,
                 "device": runtime.device,
                 "arithmetic": runtime.arithmetic,
                 "weight_bytes_per_token": runtime.weight_bytes_per_token,

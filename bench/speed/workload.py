@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from edgellm.bench.backends.registry import ENDPOINT, RuntimeSettings, backend_named
+from edgellm.bench.backends.registry import ENDPOINT, RuntimeSettings, Split, backend_named
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.differences import counted
 from edgellm.errors import ConfigError
@@ -100,6 +100,8 @@ class Workload:
         kv_bits: of a number in edgellm's KV cache; None is its own choice.
         adapter: the folder of a LoRA adapter beside edgellm's weights; None is none.
         dtype: the type of activations; None is the backend's own choice.
+        machines: a file that names several machines for edgellm's own backend; None: this one.
+        split: what each of them has.
         repetitions: of each test.
         max_seconds: after which no further repetition of a test begins.
         timeout: seconds in which a worker must send a message.
@@ -124,6 +126,8 @@ class Workload:
     kv_bits: int | None = None
     adapter: str | None = None
     dtype: str | None = None
+    machines: str | None = None
+    split: Split = "windows"
     repetitions: int = REPETITIONS
     max_seconds: float = MAX_SECONDS
     timeout: float = TIMEOUT
@@ -134,7 +138,15 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        RuntimeSettings(dtype=self.dtype, kv_bits=self.kv_bits)  # checks them, whoever may use them
+        # checks them, whoever may use them
+        RuntimeSettings(
+            dtype=self.dtype, kv_bits=self.kv_bits, machines=self.machines, split=self.split
+        )
+        if self.machines is not None and len(self.models) > 1:
+            raise ConfigError(
+                f"--machines have layers of one model, and there are {len(self.models)}",
+                hint="measure one after the other, with edgellm cluster start for each",
+            )
         for name in self.backends:
             backend_named(name)
         for option, values, low, high, usual in (
@@ -201,6 +213,8 @@ class Workload:
                     "kv_bits": self.kv_bits,
                     "adapter": self.adapter,
                     "dtype": self.dtype,
+                    "machines": self.machines,
+                    "split": self.split,
                 }
                 used = {option: options[option] for option in backend.options}
                 settings = RuntimeSettings(**used, context=context)
@@ -215,6 +229,7 @@ def unused_options(workload: Workload) -> list[str]:
         "kv_bits": workload.kv_bits is not None,
         "adapter": workload.adapter is not None,
         "dtype": workload.dtype is not None,
+        "machines": workload.machines is not None,
     }
     return [
         f"--{option.replace('_', '-')} means nothing to {name}: it runs once, without"

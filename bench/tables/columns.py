@@ -7,8 +7,14 @@ from typing import Any
 
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.doubts import MAX_SHARE, MAX_SPREAD
-from edgellm.bench.records.kinds import AblationRecord, PagingRecord, ParityRecord, QueryRecord
-from edgellm.bench.records.record import DiskRecord, Record, SpeedRecord, quotient
+from edgellm.bench.records.kinds import (
+    AblationRecord,
+    DiskRecord,
+    PagingRecord,
+    ParityRecord,
+    QueryRecord,
+)
+from edgellm.bench.records.record import Record, SpeedRecord, quotient
 from edgellm.bench.records.serving import ServingRecord
 from edgellm.bench.records.training import TrainingRecord
 from edgellm.bench.tables.text_tables import (

@@ -31,12 +31,12 @@ SETTINGS: Mapping[str, Callable[[Any], str]] = {
     name: _WORDS[name]
     for name in (
         *("bits", "kv_bits", "memory_bytes", "shots", "shot_seed", "decoding", "chat", "seed"),
-        *("arithmetic", "threads", "backend", "device"),
+        *("arithmetic", "threads", "cluster", "backend", "device"),
     )
 }
 """Settings that tell runs of one task apart besides the model, and how each is put in words."""
 
-COSTS = frozenset({"threads", "device"})
+COSTS = frozenset({"threads", "cluster", "device"})
 """Settings that change what a run costs, and hardly what it answers."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.record import Record
 from edgellm.bench.tables.columns import COLUMNS, SENTENCES
+from edgellm.bench.tables.narrow_tables import cluster_lines
 from edgellm.bench.tables.text_tables import Column, show_cells
 
 
@@ -30,7 +31,7 @@ def as_markdown(records: Sequence[Record]) -> str:
             blocks += _list(SENTENCES[kind](group))
     blocks += _evaluation_blocks(evaluations)
     machines = dict.fromkeys(_machine_sentence(record.environment) for record in records)
-    blocks.append("\n".join(f"- {_escape(machine)}" for machine in machines))
+    blocks += _list([*machines, *cluster_lines(records)])
     return "\n\n".join(["# edgellm bench", *blocks])
 
 

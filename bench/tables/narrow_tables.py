@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import wrap
+from typing import Any
 
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
-from edgellm.bench.tables.text_tables import Column, Row, aligned, show_cells
+from edgellm.bench.tables.text_tables import Column, Row, aligned, megabytes, percent, show_cells
 
 FIRST_TO_GO = (
     *("learned", "before"),
@@ -80,6 +81,42 @@ def doubt_lines(records: Sequence[Record], *, width: int) -> list[str]:
 def name_lines(records: Sequence[Record]) -> list[str]:
     """Return what the tests of some records are: ``pp128`` is a prompt of 128 tokens."""
     return [f"{name}: {meaning}" for name, meaning in meanings_of_tests(records).items()]
+
+
+def cluster_lines(records: Sequence[Record]) -> list[str]:
+    """Return a line for each of several machines, and one for each link, as measured first."""
+    lines: dict[str, str] = {}
+    for record in records:
+        for machine in record.machines:
+            named = f"{record.split} {machine.get('name')}"
+            lines.setdefault(named, machine_sentence(record, machine))
+        for link in record.links:
+            name = f"{link.get('first')} to {link.get('second')}"
+            lines.setdefault(name, f"{name}: {link_sentence(link)}")
+    return list(lines.values())
+
+
+def machine_sentence(record: Record, machine: Mapping[str, Any]) -> str:
+    """Return one of several machines in words, with its part of the model."""
+    parts = [str(machine.get("chip"))]
+    for key, words in (("memory_bytes", "of memory"), ("budget_bytes", "budget")):
+        if machine.get(key):
+            parts.append(f"{megabytes(machine[key])} {words}")
+    share, layers = percent(machine.get("share") or 0.0), machine.get("layers")
+    part = f"{layers} layers, {share} of them"
+    if record.split == "rows":
+        part = f"{share} of the rows of {layers} layers"
+    return f"{machine.get('name')}: {', '.join(parts)}; {part}"
+
+
+def link_sentence(link: Mapping[str, Any]) -> str:
+    """Return how fast a link between two machines is, in words."""
+    parts = []
+    if link.get("round_trip_seconds"):
+        parts.append(f"{1000 * link['round_trip_seconds']:.2f} ms there and back")
+    if link.get("bytes_per_second"):
+        parts.append(f"{link['bytes_per_second'] / 1e6:,.0f} MB/s")
+    return ", ".join(parts)
 
 
 def meanings_of_tests(records: Sequence[Record]) -> dict[str, str]:

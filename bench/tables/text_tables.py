@@ -137,5 +137,7 @@ def _without_questions(record: Record) -> dict[str, Any]:
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
+        return " ".join(
+            json.dumps(item) if isinstance(item, Mapping) else str(item) for item in value
+        )
     return value

@@ -22,6 +22,7 @@ from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.peer import Reply, asking_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
+from edgellm.distributed.shares import MachineShare, machine_shares
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.layers import WindowedLayers
@@ -42,12 +43,14 @@ class Opened:
         plan: of all machines together.
         caches: makes the caches of a sequence.
         reader: reads this machine's layers.
+        shares: each machine, this one first, with its part.
     """
 
     model: Model
     plan: Plan
     caches: ClusterCaches
     reader: Reader
+    shares: Sequence[MachineShare]
 
 
 def open_cluster(
@@ -155,8 +158,12 @@ def _open_parts(
             for peer, layers in zip(peers, cut.layers[1:], strict=True)
         ],
     )
-    plan = joined_plan(cut.layers, _plans(local_plan, answers), local_plan)
-    return Opened(model, plan, caches, reader)
+    plans = _plans(local_plan, answers)
+    count = len(checkpoint.layers)
+    shares = machine_shares(
+        gathered, [(len(layers), len(layers) / count) for layers in cut.layers], plans
+    )
+    return Opened(model, joined_plan(cut.layers, plans, local_plan), caches, reader, shares)
 
 
 def _open_rows(
@@ -195,9 +202,12 @@ def _open_rows(
             for peer, share in zip(peers, shares[1:], strict=True)
         ],
     )
-    plans = _plans(part.plan, answers)
-    plan = joined_plan([range(len(checkpoint.layers))] * len(plans), plans, part.plan)
-    return Opened(model, plan, caches, part.reader)
+    plans, count = _plans(part.plan, answers), len(checkpoint.layers)
+    plan = joined_plan([range(count)] * len(plans), plans, part.plan)
+    inner = checkpoint.config.intermediate_size
+    fractions = [(share.inner[1] - share.inner[0]) / inner for share in shares]
+    named = machine_shares(gathered, [(count, fraction) for fraction in fractions], plans)
+    return Opened(model, plan, caches, part.reader, named)
 
 
 def _answers(gathered: Gathered, replies: Sequence[Reply]) -> list[Mapping[str, Any]]:

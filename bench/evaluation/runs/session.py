@@ -30,12 +30,18 @@ class LoadedModel:
         device: the chip.
         arithmetic: the code path, in words.
         kv_bits: bits of numbers in the KV cache.
+        machines: where there are several, those.
+        links: between them.
+        split: what each of them has.
     """
 
     load_seconds: float
     device: str
     arithmetic: str
     kv_bits: int | None
+    machines: Sequence[Mapping[str, Any]] = ()
+    links: Sequence[Mapping[str, Any]] = ()
+    split: str | None = None
 
 
 class Session:

@@ -76,6 +76,7 @@ class Member:
             "files": folder_digests(checkpoint.folder.path),
             "budget": budget,
             "chip": device.chip_name(),
+            "memory": device.read_memory().total,
         }
         self._sessions: queue.SimpleQueue[tuple[str, Session] | None] = queue.SimpleQueue()
         self._current: tuple[str, Session] | None = None

@@ -19,8 +19,12 @@ if __name__ == "__main__":
 from support.bench_records import COMMON, evaluation, query, speed, training
 
 from edgellm.bench.comparison.compare import as_document, compare, environments
-from edgellm.bench.records.kinds import AblationRecord, PagingRecord, ParityRecord
-from edgellm.bench.records.record import DiskRecord
+from edgellm.bench.records.kinds import (
+    AblationRecord,
+    DiskRecord,
+    PagingRecord,
+    ParityRecord,
+)
 from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.result_files import read_some_records
 from edgellm.bench.result_commands.compare import describe

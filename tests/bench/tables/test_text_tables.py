@@ -17,8 +17,14 @@ from support.bench_records import (
 )
 
 from edgellm.bench.records.evaluation import EvaluationRecord
-from edgellm.bench.records.kinds import KINDS, AblationRecord, PagingRecord, ParityRecord
-from edgellm.bench.records.record import SCHEMA, DiskRecord, Record
+from edgellm.bench.records.kinds import (
+    KINDS,
+    AblationRecord,
+    DiskRecord,
+    PagingRecord,
+    ParityRecord,
+)
+from edgellm.bench.records.record import SCHEMA, Record
 from edgellm.bench.tables.columns import COLUMNS, PAGING_COLUMNS, speed_columns
 from edgellm.bench.tables.markdown_tables import as_markdown
 from edgellm.bench.tables.text_tables import as_csv, as_json, as_table

@@ -6,7 +6,7 @@ import json
 
 from support.bench_records import COMMON, MACHINE, speed
 
-from edgellm.bench.records.record import DiskRecord
+from edgellm.bench.records.kinds import DiskRecord
 from edgellm.bench.result_commands.compare import compare
 from edgellm.bench.result_commands.report import report
 from fuzz.door import Door, as_bytes

@@ -1,0 +1,48 @@
+"""How fast the connection to another machine is, with all that a frame takes on both sides."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from edgellm.distributed.remote.peer import Peer
+
+ROUND_TRIPS = 20
+"""Messages there and back, of which the median counts."""
+
+LONG_BYTES = 4 << 20
+"""A message that shows the rate: the hidden states of a prompt."""
+
+LONG_TRIPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpeed:
+    """A connection between two machines.
+
+    Attributes:
+        round_trip_seconds: of a token's hidden state, there and back.
+        bytes_per_second: of a long message, one way.
+    """
+
+    round_trip_seconds: float
+    bytes_per_second: float
+
+
+def measure_link(peer: Peer, token_bytes: int) -> LinkSpeed:
+    """Send messages to a machine and back. Raises MachineError where it is gone."""
+    short = _trip_seconds(peer, token_bytes, ROUND_TRIPS)
+    long = _trip_seconds(peer, LONG_BYTES, LONG_TRIPS)
+    # a long message has a short one's fixed costs too
+    return LinkSpeed(short, 2 * LONG_BYTES / max(long - short, 1e-9))
+
+
+def _trip_seconds(peer: Peer, nbytes: int, trips: int) -> float:
+    message = memoryview(bytes(nbytes))
+    times = []
+    for _ in range(trips):
+        begun = time.perf_counter()
+        peer.request({"ask": "echo"}, [message])
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
