@@ -59,6 +59,7 @@ NEEDS = {
     "locust": lambda: find_spec("locust") is not None,
     "an NVIDIA GPU": lambda: shutil.which("nvidia-smi") is not None,
     "control groups": can_cap,
+    "network namespaces": lambda: can_cap() and os.path.exists("/dev/net/tun"),
     "the network": lambda: False,
     "other machines": lambda: False,  # tests/cli/cluster_commands starts them
     "a terminal of its own": lambda: False,  # the example's own tests start it

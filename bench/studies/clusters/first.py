@@ -1,0 +1,106 @@
+"""The first machine of a study: it loads a model in one way, and times its tokens.
+
+    python -m edgellm.bench.studies.clusters.first MODEL SETTINGS
+
+SETTINGS are one JSON object. What was measured is written as another one, in a line; then the model
+stays open until standard input ends, so that others can see what idle machines do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.console.terminal import write_json
+from edgellm.device.streams import borrowed_stream
+from edgellm.distributed.cluster import Opened, open_cluster
+from edgellm.distributed.forecast import forecast_cluster
+from edgellm.distributed.parts.cut import cut_layers
+from edgellm.kv_cache.cache import stored
+from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.models.model import Model
+from edgellm.runtime.caches import LayerCaches
+from edgellm.runtime.loader import load_model, open_reader
+from edgellm.settings import LoadSettings
+
+WARM = 2
+"""Tokens before those that count: the disks then read in the order of the layers."""
+
+
+def main() -> None:
+    """Load, measure, and wait."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("settings", type=json.loads)
+    asked = parser.parse_args()
+    checkpoint = read_checkpoint(asked.model)
+    given: dict[str, Any] = asked.settings
+    kind, tokens = given.pop("kind"), given.pop("tokens")
+    opener = _one if kind == "one" else _several
+    with opener(checkpoint, given, kind) as (model, caches, facts), borrowed_stream():
+        write_json({**facts, **_measured(model, caches, tokens)}, line=True)
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+def _measured(model: Model, caches: LayerCaches | Any, tokens: int) -> dict[str, Any]:
+    own = caches.make(capacity=WARM + tokens, reserve=WARM + tokens)
+    times, digest = [], hashlib.sha256()
+    for token in range(WARM + tokens):
+        begun = time.perf_counter()
+        logits = model(mx.array([[5 + token]]), own)
+        mx.eval(logits, stored(own))
+        times.append(time.perf_counter() - begun)
+        digest.update(np.array(logits.astype(mx.float32)).tobytes())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return {"seconds": times[WARM:], "logits": digest.hexdigest(), "peak": peak}
+
+
+Ready = tuple[Model, Any, dict[str, Any]]
+
+
+@contextmanager
+def _one(checkpoint: Checkpoint, given: Mapping[str, Any], _: str) -> Iterator[Ready]:
+    """Yield the model on this machine alone."""
+    settings = LoadSettings(**given)
+    plan = plan_for(checkpoint, settings)
+    with ExitStack() as stack:
+        reader = open_reader(checkpoint, plan)
+        stack.callback(reader.close)
+        with borrowed_stream():
+            model = load_model(checkpoint, plan, reader, settings)
+        stack.callback(model.close)
+        yield model, LayerCaches(checkpoint, plan), {"plan": plan.as_dict()}
+
+
+@contextmanager
+def _several(checkpoint: Checkpoint, given: Mapping[str, Any], kind: str) -> Iterator[Ready]:
+    """Yield the model on several machines; a kind is ``halves``, or what ``split`` may be."""
+    split = "windows" if kind == "halves" else kind
+    settings = LoadSettings(split=split, **given)
+    forecast = forecast_cluster(checkpoint, settings)
+    cut = None
+    if kind == "halves":
+        counts = [len(part.layers) for part in forecast.parts]
+        cut = cut_layers(counts, in_turns=False)
+    opened: Opened = open_cluster(checkpoint, settings, cut=cut)
+    with ExitStack() as stack:
+        stack.callback(opened.reader.close)
+        stack.callback(opened.model.close)
+        yield opened.model, opened.caches, {"forecast": forecast.as_dict()}
+
+
+if __name__ == "__main__":
+    main()
