@@ -1,4 +1,4 @@
-"""The other machines of a study: ``edgellm cluster join``, each in its namespace, on its disk."""
+"""The other machines of a study: `edgellm cluster join`, in a namespace, on a disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Process:
     pid: int
 
     def processor_seconds(self) -> float:
-        """Return what it has computed so far."""
+        """Return the seconds that it has computed so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""A disk of a rate for each process: the real one, of which control groups let through so much."""
+"""Disks of a rate: the real one, of which a control group lets through so much."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LEAVE_SECONDS = 5.0
 
 @contextmanager
 def slow_disk(name: str, file: Path, rate: float | None) -> Iterator[SlowDisk]:
-    """Make a group whose processes read at most so many bytes per second, of the disk of ``file``.
+    """Make a group whose processes read so many bytes per second of a disk at most.
 
-    None: as fast as it is. Raises ConfigError where this system does not let us.
+    The disk is that of ``file``; None: as fast as it is. Raises ConfigError where this system does not let us.
     """
     if rate is None:
         yield SlowDisk(None)
