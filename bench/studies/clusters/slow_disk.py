@@ -21,7 +21,9 @@ LEAVE_SECONDS = 5.0
 def slow_disk(name: str, file: Path, rate: float | None) -> Iterator[SlowDisk]:
     """Make a group whose processes read so many bytes per second of a disk at most.
 
-    The disk is that of ``file``; None: as fast as it is. Raises ConfigError where this system does not let us.
+    The disk is that of ``file``; None: as fast as it is.
+
+    Raises ConfigError where this system does not let us.
     """
     if rate is None:
         yield SlowDisk(None)
