@@ -22,12 +22,12 @@ from edgellm.training.full.memory import plan_full
 from edgellm.training.full.weights import require_plain
 from edgellm.training.kept_inputs import InputsOnDisk
 from edgellm.training.learners.adapter import AdapterLearner
+from edgellm.training.learners.adapter_memory import BUFFERS, plan_training
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner
 from edgellm.training.low_rank import count_numbers
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.optimizer import RateSettings
-from edgellm.training.run.memory import BUFFERS, plan_training
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.trainer import Trainer
 from edgellm.training.trained_model import OpenModel

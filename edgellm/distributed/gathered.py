@@ -54,20 +54,33 @@ def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) 
     model = _require_layers(checkpoint, settings)
     if settings.split == "rows":
         require_rows(model, settings)
-    hosts = given_path(settings.machines or "")
-    machines, secret = read_machines(hosts)[1:], read_secret(secret_file(hosts))
+    peers = call_machines(model, settings, stack)
+    budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
+    plan = plan_for(model, replace(settings, memory=sum(budgets), draft=None))
+    shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
+    return Gathered(model, shared, peers, budgets)
+
+
+def machines_of(settings: LoadSettings) -> list[Machine]:
+    """Return the machines that settings name, this one first. Raises ConfigError."""
+    return read_machines(given_path(settings.machines or ""))
+
+
+def call_machines(model: Checkpoint, settings: LoadSettings, stack: ExitStack) -> list[Peer]:
+    """Call the other machines; ``stack`` lets them go.
+
+    Raises MachineError where one cannot be reached, refuses, or is not like this one.
+    """
+    secret = read_secret(secret_file(given_path(settings.machines or "")))
     own = folder_digests(model.folder.path)
     peers = []
-    for machine in machines:
+    for machine in machines_of(settings)[1:]:
         peer = Peer(machine, secret)
         stack.callback(peer.close)
         require_alike(machine.name, versions(), peer.facts["versions"], "version")
         require_alike(machine.name, own, peer.facts["files"], "file")
         peers.append(peer)
-    budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
-    plan = plan_for(model, replace(settings, memory=sum(budgets), draft=None))
-    shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
-    return Gathered(model, shared, peers, budgets)
+    return peers
 
 
 def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:

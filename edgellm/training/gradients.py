@@ -72,6 +72,7 @@ class TrainedStack:
         first: the number of the first layer that is changed: derivatives end there.
         recompute: whether all of a layer is computed again downwards, and only its input is kept.
         keep: returns what keeps the inputs of a step's layers.
+        look_up: called before each micro-batch goes through a layer; what it raises ends the step.
     """
 
     embed: Callable[[mx.array], mx.array]
@@ -81,6 +82,7 @@ class TrainedStack:
     first: int = 0
     recompute: bool = True
     keep: Callable[[], KeptInputs] = list
+    look_up: Callable[[], None] = lambda: None
 
     def kept_results(self) -> dict[int, Results] | None:
         """Return where rows keep each layer's results; None: they are computed again."""
@@ -111,12 +113,14 @@ class StepGradients:
         asked: what the loss is the mean of: tokens that are learned.
         by_changes: derivatives of ``loss``, of each layer.
         figures: what else a person wants to know of the step, by name.
+        shares: tokens of each machine, by its name; empty where there is one.
     """
 
     loss: float
     asked: int
     by_changes: list[Change]
     figures: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,7 @@ def upwards(
         with model.layers.layer(index) as layer:
             states = []
             for state, each in zip(hidden, rows, strict=True):
+                model.look_up()
                 states.append(each.through(index, layer, state))
                 mx.eval(states[-1])
         hidden = states
@@ -215,6 +220,7 @@ def downwards(
         inputs = kept_inputs.pop()
         with model.layers.layer(index) as layer:
             for place, each in enumerate(rows):
+                model.look_up()
                 gradients[place], by_own = each.back(index, layer, inputs[place], gradients[place])
                 mx.eval(gradients[place], by_own)
                 add_to(sums[index], by_own)

@@ -165,19 +165,32 @@ def initial_changes(config: ModelConfig, settings: LoraSettings, seed: int) -> l
     return changes
 
 
-def count_learned(config: ModelConfig, settings: LoraSettings) -> int:
-    """Return how many numbers are learned, before any is there. Raises ConfigError."""
+def change_shapes(config: ModelConfig, settings: LoraSettings) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shapes of each layer's numbers by name, before any is there.
+
+    Raises ConfigError.
+    """
     shapes = config.tensor_shapes()
     count = config.num_hidden_layers
-    numbers = 0
-    for layer in range(first_changed(settings, count), count):
+    first = first_changed(settings, count)
+    found: list[dict[str, tuple[int, ...]]] = [{} for _ in range(count)]
+    for layer in range(first, count):
         for target in settings.targets:
             rank = settings.rank_of(layer, target)
+            if not rank:
+                continue
             out_features, in_features = shapes[f"{target}.weight"]
-            numbers += rank * (out_features + in_features)
-            if settings.dora and rank:
-                numbers += out_features
-    return numbers
+            found[layer][f"{target}.lora_A"] = (rank, in_features)
+            found[layer][f"{target}.lora_B"] = (out_features, rank)
+            if settings.dora:
+                found[layer][f"{target}.lora_magnitude_vector"] = (out_features,)
+    return found
+
+
+def count_learned(config: ModelConfig, settings: LoraSettings) -> int:
+    """Return how many numbers are learned, before any is there. Raises ConfigError."""
+    shapes = change_shapes(config, settings)
+    return sum(math.prod(shape) for own in shapes for shape in own.values())
 
 
 def count_numbers(changes: Sequence[Change]) -> int:

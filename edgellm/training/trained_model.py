@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,6 +59,7 @@ class OpenModel:
         settings: which arithmetic computes.
         inputs: which kept inputs are in a file; None: all are in memory.
         reader: reads the files; None opens one.
+        look_up: called before each micro-batch goes through a layer; what it raises ends the step.
 
     Attributes:
         model: its parts.
@@ -80,6 +81,7 @@ class OpenModel:
         *,
         inputs: InputsOnDisk | None = None,
         reader: Reader | None = None,
+        look_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.input_file: InputFile | None = None
         if inputs is not None:
@@ -139,6 +141,7 @@ class OpenModel:
             recompute=memory.recompute,
             head_rows=head_rows(config.vocab_size),
             keep=list if self.input_file is None else self.input_file.stack,
+            look_up=look_up,
         )
 
     def row_lengths(self) -> list[dict[str, mx.array]]:

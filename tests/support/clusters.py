@@ -13,6 +13,7 @@ from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.members.member import Member
+from edgellm.distributed.members.session import Session
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
@@ -29,7 +30,7 @@ def write_hosts(folder, ports, secret, *, host="127.0.0.1"):
 
 
 @contextmanager
-def members(model, place, memories, make_reader=open_reader):
+def members(model, place, memories, make_reader=open_reader, make_session=Session):
     """Machines in threads of this process, one per budget; yields the file that names them."""
     secret, said = new_secret(), []
     with ExitStack() as ended:
@@ -43,6 +44,7 @@ def members(model, place, memories, make_reader=open_reader):
                 secret.encode(),
                 say=said.append,
                 make_reader=make_reader,
+                make_session=make_session,
             )
             thread = threading.Thread(target=member.serve)
             thread.start()

@@ -1,4 +1,4 @@
-"""``edgellm cluster join``: this machine computes layers for another one."""
+"""``edgellm cluster join``: this machine computes for another one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def join(
     ] = "",
     settings: Annotated[LoadSettings, LOAD],
 ) -> None:
-    """Let this machine compute layers of a model for another one, until Ctrl-C.
+    """Let this machine compute for another one, until Ctrl-C: layers, or shares of training.
 
     The other one asks with --machines. Nobody gets in who does not know the secret, which
     edgellm cluster start makes; it never goes over the network.
@@ -62,6 +62,7 @@ def join(
     from edgellm.files.given_path import given_path
     from edgellm.memory_plan.plan_checkpoint import warn_of_large_budget
     from edgellm.setting_values import whole_number
+    from edgellm.training.together.session import TrainingSession
 
     place = Address(require_private(address), whole_number("--port", port, 0, 65535))
     warn_of_large_budget(settings)
@@ -74,7 +75,9 @@ def join(
     checkpoint, _ = read_model(model)
     if not isinstance(checkpoint, Checkpoint):
         raise UnsupportedModelError("models that mlx-lm computes run on one machine")
-    member = Member(checkpoint, settings, place, key, say=terminal.note)
+    member = Member(
+        checkpoint, settings, place, key, say=terminal.note, make_session=TrainingSession
+    )
     try:
         terminal.note(f"{model}: waiting at {place._replace(port=member.port)}; Ctrl-C ends it")
         if secret == "-":

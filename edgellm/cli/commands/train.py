@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 STEPS = 10.0
 """Steps whose loss and speed are shown as one."""
 
-LOAD = options.LOAD_OPTIONS.only("memory", "threads", "activations")
+LOAD = options.LOAD_OPTIONS.only("memory", "threads", "activations", "machines")
 
 
 @expand_settings
@@ -83,8 +84,11 @@ def train(
         dtype=training.written_dtype(),
         start=training.start(),
         answers=training.answers,
+        shares=training.given_shares(),
     )
-    with open_run(request, _asker(load, training)) as run:
+    # questions are answered here alone
+    asker = _asker(replace(load, machines=None), training)
+    with open_run(request, asker) as run:
         _say_plan(run, settings.batch)
         with show_training() as shown:
             _follow(run, shown)
@@ -164,6 +168,7 @@ def _follow(run: TrainingRun, shown: StepsView) -> None:
                     memory=process_memory(),
                     planned=run.memory.total,
                     figures=report.figures,
+                    shares=report.shares,
                 )
             )
     except ConversionError:  # the disk has refused already

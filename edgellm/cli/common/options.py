@@ -160,7 +160,7 @@ LOAD_OPTIONS = SettingsOptions(
         "machines": option(
             str | None,
             "HOSTS",
-            "Divide the layers among the machines of a file, this one first (edgellm cluster).",
+            "Compute on all machines of a file, this one first (edgellm cluster).",
             heading=headings.MEMORY,
         ),
         "split": option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -55,6 +56,7 @@ class TrainOptions:
     seed: int = 0
     answers: int = 3
     answer_tokens: int | None = None
+    shares: str | None = None
 
     def lora(self) -> LoraSettings:
         """Return what is learned. Raises ConfigError."""
@@ -132,6 +134,20 @@ class TrainOptions:
             seed=self.seed,
             save_every=self.save_every,
         )
+
+    def given_shares(self) -> tuple[float, ...] | None:
+        """Return what machines have beside each other; None: as measured. Raises ConfigError."""
+        if self.shares is None:
+            return None
+        try:
+            found = tuple(float(part) for part in self.shares.split(","))
+        except ValueError:
+            found = (0.0,)
+        if not all(0 < share < math.inf for share in found):
+            raise ConfigError(
+                f"--shares is {self.shares!r}", hint="give positive numbers with commas: 2,1"
+            )
+        return found
 
     def written_dtype(self) -> str | None:
         """Return the type of a model that is learned whole; None: its own. Raises ConfigError."""
@@ -270,6 +286,15 @@ TRAIN_OPTIONS = SettingsOptions(
         "resume": Annotated[
             bool,
             Option("--resume", help="Go on with the run in OUT.", rich_help_panel=headings.OUTPUT),
+        ],
+        "shares": Annotated[
+            str | None,
+            Option(
+                metavar="X,...",
+                help="Tokens of each machine of --machines beside the others', this one first: "
+                "2,1; default: as measured, so that all end together.",
+                rich_help_panel=headings.MEMORY,
+            ),
         ],
         "save_every": Annotated[
             int,

@@ -40,6 +40,7 @@ class ShownStep:
         memory: bytes that the process has.
         planned: bytes that it was to have.
         figures: what else is to be known of the loss, by name.
+        shares: tokens of each machine, by its name; empty where there is one.
     """
 
     done: int
@@ -50,6 +51,7 @@ class ShownStep:
     memory: int
     planned: int
     figures: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[str]:
@@ -61,6 +63,9 @@ class ShownStep:
             parts.append(f"{seconds(self.seconds_left)} left")
         parts.append(speed(self.tokens_per_second).partition(" (")[0])
         parts += [f"{name} {value:.3f}" for name, value in self.figures.items()]
+        if self.shares:
+            each = ", ".join(f"{name} {tokens:,}" for name, tokens in self.shares.items())
+            parts.append(f"tokens: {each}")
         parts.append(f"{size(self.memory)} of {size(self.planned)}")
         return parts
 

@@ -49,6 +49,7 @@ class Member:
         secret: of the cluster.
         say: is told, in a line, what happens.
         make_reader: opens what reads the layers.
+        make_session: what answers a cluster.
 
     Raises:
         MachineError: the address is taken, or not this machine's.
@@ -63,6 +64,7 @@ class Member:
         *,
         say: Say,
         make_reader: MakeReader = open_reader,
+        make_session: Callable[..., Session] = Session,
     ) -> None:
         budget = budget_for(settings)
         self._checkpoint = checkpoint
@@ -70,7 +72,7 @@ class Member:
         self._settings = replace(settings, memory=budget)
         self._secret = secret
         self._say = say
-        self._make_reader = make_reader
+        self._make_reader, self._make_session = make_reader, make_session
         self._facts = {
             "versions": versions(),
             "files": folder_digests(checkpoint.folder.path),
@@ -166,7 +168,7 @@ class Member:
                 case "control" if current is None:
                     token = secrets.token_hex(16)
                     link.send({**self._facts, "session": token})
-                    session = Session(
+                    session = self._make_session(
                         link, self._checkpoint, self._settings, make_reader=self._make_reader
                     )
                     self._current = token, session

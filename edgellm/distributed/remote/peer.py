@@ -52,6 +52,7 @@ class Peer:
         self._asked = 0
         self._to_stop = 0
         self._closed = False
+        self._missed: EdgeLLMError | None = None
         self.facts: Mapping[str, Any] = self._connect()
 
     def join_again(self, opening: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,6 +97,7 @@ class Peer:
         except BaseException:
             control.close()
             raise
+        self._missed = None
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[tuple[int, Reply | EdgeLLMError]] = queue.SimpleQueue()
         self._pulse = Pulse(control, self._data.fail, lambda _: None)
@@ -171,6 +173,11 @@ class Peer:
             self._to_stop = number
             raise
 
+    def require_there(self) -> None:
+        """Raise MachineError where the machine is gone while its answer is waited for."""
+        if self._missed is not None:
+            raise self._missed
+
     def close(self) -> None:
         """End the connections; the machine frees the layers and waits for the next cluster."""
         if self._closed:
@@ -203,6 +210,7 @@ class Peer:
                 self._data.send(head, *body)
                 self._replies.put((number, self._data.receive(stop_if_asked)))
             except EdgeLLMError as error:
+                self._missed = error
                 self._replies.put((number, error))
 
 

@@ -22,8 +22,8 @@ from edgellm.training.forecast.arithmetic_rate import (
 )
 from edgellm.training.full.memory import least_full, plan_full
 from edgellm.training.full.weights import require_plain
+from edgellm.training.learners.adapter_memory import TrainingMemory, least_memory, plan_training
 from edgellm.training.low_rank import count_learned, first_changed
-from edgellm.training.run.memory import TrainingMemory, least_memory, plan_training
 from edgellm.training.run.settings import TrainSettings
 
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from edgellm.adapters.stored import AdapterForm
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.training.adapter_folder import write_adapter
 from edgellm.training.learners.dropout import Dropout
 from edgellm.training.low_rank import Change, LoraSettings, initial_changes
-from edgellm.training.start_adapter import StartAdapter
 from edgellm.training.trained_model import OpenModel
+
+
+class Numbers(Protocol):
+    """The numbers of an adapter, wherever they are."""
+
+    def numbers(self) -> list[Change]:
+        """Return each layer's. Raises FormatError, ReadError."""
 
 
 class AdaptedModel:
@@ -39,7 +46,7 @@ class AdaptedModel:
         seed: int,
         base: str = "",
         form: AdapterForm = "peft",
-        start: StartAdapter | None = None,
+        start: Numbers | None = None,
     ) -> None:
         self._opened, self._model = opened, opened.model
         self._config, self._lora = config, lora

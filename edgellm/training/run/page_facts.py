@@ -11,8 +11,8 @@ from edgellm.console.units import count, plural, seconds, size
 from edgellm.device import machine
 from edgellm.training.data.rendering import Rendered
 from edgellm.training.full.memory import FullMemory
+from edgellm.training.learners.adapter_memory import TrainingMemory
 from edgellm.training.page.training_page import PageFacts, ShownAnswer
-from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.trainer import Trainer
 

@@ -26,18 +26,16 @@ from edgellm.training.data.rendering import Rendered, render
 from edgellm.training.data.windows import windows
 from edgellm.training.full.memory import FullMemory, plan_full
 from edgellm.training.full.weights import number_shapes, require_plain
-from edgellm.training.kept_inputs import InputsOnDisk
-from edgellm.training.learners.adapter import AdapterLearner
+from edgellm.training.learners.adapter_memory import TrainingMemory, plan_training
+from edgellm.training.learners.adapter_task import AdapterTask, open_learner
 from edgellm.training.learners.full import FullLearner
 from edgellm.training.learners.learner import Learner, TrainingItem
-from edgellm.training.learners.preference import PreferenceLearner
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.going_on import facts_of, state_of
-from edgellm.training.run.memory import TrainingMemory, plan_training
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.saved_state import SavedState, saved_day
 from edgellm.training.start_adapter import StartAdapter, open_start
-from edgellm.training.trained_model import OpenModel
+from edgellm.training.together.together import Together
 
 Item = TypeVar("Item", bound=TrainingItem)
 
@@ -186,6 +184,11 @@ def _of_all(
     sequences: Sequence[TrainingSequence],
 ) -> _Planned:
     """Plan to learn every number of a model, of sequences."""
+    if request.load.machines is not None:
+        raise ConfigError(
+            "every number of a model is learned on one machine",
+            hint="leave out --machines, or leave out --full: an adapter is learned on several",
+        )
     require_plain(checkpoint)
     memory = plan_full(
         checkpoint.config,
@@ -218,36 +221,46 @@ def _of_adapter(
     settings = request.settings
     prefers = settings.stage == "dpo"
     lengths = sorted((item.length for item in items), reverse=True)
-    memory = plan_training(
-        checkpoint,
-        settings.lora,
-        budget_for(request.load),
-        step_tokens=sum(lengths[: settings.batch]),
+    task = AdapterTask(
+        lora=settings.lora,
+        beta=settings.beta if prefers else None,
+        seed=settings.seed,
         micro_tokens=settings.micro_tokens,
         longest=max(one.length for one in sequences),
-        reference=prefers,
-        asks=request.answers > 0,
+        step_tokens=sum(lengths[: settings.batch]),
     )
-
-    def opened() -> Learner[Any]:
-        inputs = None
-        if memory.inputs_on_disk:
-            place = request.folder.absolute().parent
-            inputs = InputsOnDisk(place, memory.inputs_on_disk, memory.disk_bytes)
-        learner: Callable[..., Learner[Any]] = AdapterLearner
-        if prefers:
-            learner = partial(PreferenceLearner, beta=settings.beta)
-        return learner(
-            OpenModel(checkpoint, settings.lora, memory.in_memory, request.load, inputs=inputs),
-            checkpoint.config,
-            settings.lora,
-            micro_tokens=memory.micro_tokens,
-            seed=settings.seed,
-            base=request.model,
-            form=request.form,
-            start=start,
+    opened_as = partial(
+        open_learner,
+        place=request.folder.absolute().parent,
+        base=request.model,
+        form=request.form,
+        start=start,
+    )
+    if request.shares is not None and request.load.machines is None:
+        raise ConfigError(
+            "--shares are those of several machines, and there is one",
+            hint="name the machines with --machines, or leave out --shares",
         )
-
+    if request.load.machines is not None:
+        together = Together(
+            task, checkpoint, request.load, shares=request.shares, asks=request.answers > 0
+        )
+        if request.answers:  # which take minutes: whoever is missing is missed before
+            together.check()
+        memory = together.memory
+        opened: Callable[[], Learner[Any]] = partial(together.open, opened_as, start)
+    else:
+        memory = plan_training(
+            checkpoint,
+            task.lora,
+            budget_for(request.load),
+            step_tokens=task.step_tokens,
+            micro_tokens=task.micro_tokens,
+            longest=task.longest,
+            reference=prefers,
+            asks=request.answers > 0,
+        )
+        opened = partial(opened_as, task, checkpoint, memory, request.load)
     return _Planned(memory, checkpoint.config.num_hidden_layers, opened)
 
 

@@ -30,6 +30,8 @@ class TrainRequest:
         dtype: of the numbers of a model that is learned whole; None: its own.
         start: the adapter that a run begins with; None: it begins anew.
         answers: questions of the data that are answered before and after.
+        shares: tokens of each machine's share beside the others', where ``load`` names several;
+            None: as they are measured.
     """
 
     model: str
@@ -45,3 +47,4 @@ class TrainRequest:
     dtype: str | None = None
     start: Start | None = None
     answers: int = 0
+    shares: tuple[float, ...] | None = None

@@ -21,15 +21,16 @@ from edgellm.training.answers.kept_answers import Ask, KeptAnswers
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.rendering import Rendered
 from edgellm.training.full.memory import FullMemory
+from edgellm.training.learners.adapter_memory import TrainingMemory
 from edgellm.training.low_rank import count_numbers
 from edgellm.training.page.step_log import StepLog
 from edgellm.training.page.training_page import PageFacts, training_page
-from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.page_facts import PAGE, data_table, page_facts
 from edgellm.training.run.preparation import Preparation, prepare
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.trainer import MeanLoss, StepReport, Trainer
+from edgellm.training.together.learner import TogetherLearner
 
 __all__ = ["EpochReport", "StepReport", "TrainRequest", "TrainingRun", "open_run"]
 
@@ -91,11 +92,18 @@ class TrainingRun:
         start = None if request.start is None else request.start.folder
         self.answers.before(prepared.asked_of, prepared.tokenizer, request.model, start)
         self._learner = prepared.open()
+        self._together: TogetherLearner[Any] | None = None
+        if isinstance(self._learner, TogetherLearner):
+            self._together = self._learner
+            if prepared.state is not None:
+                self._together.go_on(prepared.state.facts)
         self.trainer: Trainer[Any] = Trainer(
             self._learner, prepared.items, request.settings, prepared.state
         )
         said = prepared.said_of_records()
         self.notes: list[str] = [*said, *_notes(self.trainer, prepared, request)]
+        if self._together is not None:
+            self.notes += self._together.notes
         self._data_table = data_table(self.data, len(self._valid), said)
         self._log = StepLog(request.folder, self.trainer.step)
         self._learned = count_numbers(self.trainer.numbers)
@@ -141,7 +149,8 @@ class TrainingRun:
         except OSError as error:
             raise write_error(request.folder, error) from error
         self._log.save()  # first: it may have steps that the run takes again, and never too few
-        self.trainer.save(request.folder, self._facts)
+        of_machines = {} if self._together is None else self._together.facts()
+        self.trainer.save(request.folder, {**self._facts, **of_machines})
         self._save_page()
 
     def answer(self) -> None:
@@ -156,6 +165,7 @@ class TrainingRun:
             return  # nothing was learned since they were given
         self.trainer.free()
         del self._learner
+        self._together = None
         mx.clear_cache()
         release_free_memory()  # what asks now may take it
         folder = self._request.folder

@@ -59,6 +59,7 @@ class StepReport:
         seconds: that it took.
         applied: false where loss or derivatives are not finite: then nothing was learned.
         figures: what else a person wants to know of it, by name.
+        shares: tokens of each machine, by its name; empty where there is one.
     """
 
     step: int
@@ -73,6 +74,7 @@ class StepReport:
     seconds: float
     applied: bool = True
     figures: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, int] = field(default_factory=dict)
 
 
 class Trainer(Generic[Item]):
@@ -235,6 +237,7 @@ class Trainer(Generic[Item]):
             seconds=time.perf_counter() - begun,
             applied=applied,
             figures=found.figures,
+            shares=found.shares,
         )
 
 

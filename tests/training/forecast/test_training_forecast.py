@@ -16,10 +16,10 @@ from edgellm.training.forecast.training_forecast import (
     forecast_training,
     reads,
 )
+from edgellm.training.learners.adapter_memory import TrainingMemory
 from edgellm.training.learners.token_loss import step_gradients
 from edgellm.training.low_rank import count_numbers, first_changed, initial_changes
 from edgellm.training.micro_batch import micro_batches
-from edgellm.training.run.memory import TrainingMemory
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.trained_model import LayersInMemory, OpenModel
 

@@ -31,6 +31,9 @@ HEAD_FLOATS = 5
 
 BUFFERS = 2
 
+COPIES = 4
+"""Of the numbers that are learned: themselves, their derivatives and both moments."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingMemory:
@@ -39,7 +42,8 @@ class TrainingMemory:
     Attributes:
         outer: norm, output matrix, and the embedding where it is the same.
         layers: of the layers that stay, and of the buffers for the others.
-        adapter: numbers, derivatives and both moments, a reference's numbers, and lengths of rows.
+        adapter: numbers, derivatives and both moments, a reference's numbers, lengths of rows, and
+            what other machines send of them.
         kept_inputs: of each changed layer whose inputs stay in memory, for all tokens of a step;
             of those that are being written or read; and a reference's states.
         backward: derivatives of one layer, and of the head.
@@ -123,6 +127,7 @@ def plan_training(
     longest: int,
     reference: bool = False,
     asks: bool = False,
+    copies: int = COPIES,
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
@@ -138,11 +143,12 @@ def plan_training(
         longest: tokens of the longest sequence.
         reference: whether a step's tokens also go through the model as it was.
         asks: whether the model answers questions before it learns.
+        copies: of the numbers that are learned.
 
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
     """
-    step = _Step(checkpoint, lora, step_tokens, longest, reference, asks)
+    step = _Step(checkpoint, lora, step_tokens, longest, reference, asks, copies)
     least = step.fitting(budget, min(max(micro_tokens, longest), step_tokens))
     if least is None:
         total = step.least.total
@@ -188,6 +194,7 @@ class _Step:
         longest: tokens of its longest sequence.
         reference: whether its tokens also go through the model as it was.
         asks: whether the model answers questions before it learns.
+        copies: of the numbers that are learned.
     """
 
     checkpoint: Checkpoint
@@ -196,6 +203,7 @@ class _Step:
     longest: int
     reference: bool
     asks: bool
+    copies: int = COPIES
 
     @property
     def changed(self) -> int:
@@ -252,7 +260,7 @@ class _Step:
             outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
             layers=min(BUFFERS, config.num_hidden_layers)
             * max(layer.nbytes for layer in checkpoint.layers),
-            adapter=ITEM * ((4 + self.reference) * count_learned(config, lora) + squares),
+            adapter=ITEM * ((self.copies + self.reference) * count_learned(config, lora) + squares),
             kept_inputs=states * input_bytes,
             backward=int(backward),
             process=PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES + ANSWERS_BYTES * self.asks,

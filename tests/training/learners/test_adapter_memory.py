@@ -8,8 +8,8 @@ from support.training import LORA
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import MemoryBudgetError
+from edgellm.training.learners.adapter_memory import least_memory, plan_training
 from edgellm.training.low_rank import count_numbers, initial_changes
-from edgellm.training.run.memory import least_memory, plan_training
 
 TOKENS = {"step_tokens": 4000, "micro_tokens": 1024, "longest": 100}
 

@@ -1,0 +1,131 @@
+"""Machines that are to learn together are called, and opened for training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.distributed.gathered import call_machines, machines_of, require_same_arithmetic
+from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
+from edgellm.distributed.remote.peer import asking_all
+from edgellm.errors import ConfigError
+from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.settings import LoadSettings
+from edgellm.training.learners.adapted_model import Numbers
+from edgellm.training.learners.adapter_memory import COPIES, TrainingMemory
+from edgellm.training.learners.adapter_task import AdapterTask
+from edgellm.training.learners.learner import Learner
+from edgellm.training.together.learner import TogetherLearner
+from edgellm.training.together.messages import Layout
+from edgellm.training.together.share_memory import plan_share, task_document
+from edgellm.training.together.shares import Shares
+
+OpenOwn = Callable[..., Learner[Any]]
+"""Opens this machine's learner, as ``open_learner`` does."""
+
+
+class Together:
+    """A run on several machines, before any of them has the model open.
+
+    Args:
+        task: what is learned.
+        checkpoint: the model.
+        load: memory and arithmetic of this machine, and the file that names all.
+        shares: tokens of each machine's share beside the others', this one's first; None: as they
+            are measured.
+        asks: whether the model answers questions here before it learns.
+
+    Attributes:
+        memory: of this machine.
+
+    Raises:
+        ConfigError: the file names no machines, or other ones than there are shares.
+        MemoryBudgetError: this machine has not enough memory for its share.
+    """
+
+    def __init__(
+        self,
+        task: AdapterTask,
+        checkpoint: Checkpoint,
+        load: LoadSettings,
+        *,
+        shares: Sequence[float] | None = None,
+        asks: bool = False,
+    ) -> None:
+        count = len(machines_of(load))
+        if shares is not None and len(shares) != count:
+            raise ConfigError(
+                f"{len(shares)} shares are given, and there are {count} machines",
+                hint="give one number for each machine, this one first: --shares 2,1",
+            )
+        self._task, self._checkpoint, self._load = task, checkpoint, load
+        self._given, self._count = shares, count
+        self._share = plan_share(
+            checkpoint,
+            task,
+            budget_for(load),
+            machines=count,
+            # answers of all others may have come before one of them is looked at
+            copies=COPIES + count - 1,
+            asks=asks,
+        )
+        self.memory: TrainingMemory = self._share.memory
+
+    def check(self) -> None:
+        """See whether all machines are there and alike, and let them go again.
+
+        Raises MachineError.
+        """
+        with ExitStack() as stack:
+            call_machines(self._checkpoint, self._load, stack)
+
+    def open(self, open_own: OpenOwn, start: Numbers | None = None) -> TogetherLearner[Any]:
+        """Open the model on all machines.
+
+        Args:
+            open_own: opens it here.
+            start: the adapter that training begins with, if any.
+
+        Raises:
+            MachineError: a machine cannot be reached, refuses, or is not like this one.
+            ConfigError, MemoryBudgetError, ReadError: here or there.
+        """
+        task, checkpoint = self._task, self._checkpoint
+        layout = Layout(checkpoint.config, task.lora)
+        opening = {
+            "ask": "learn",
+            "task": task_document(task),
+            "settings": shared_settings(self._load),
+            "machines": self._count,
+            "start": start is not None,
+        }
+        body = layout.parts(start.numbers()) if start is not None else []
+        with ExitStack() as on_failure:
+            peers = call_machines(checkpoint, self._load, on_failure)
+
+            def look_up() -> None:
+                for peer in peers:
+                    peer.require_there()
+
+            with asking_all(peers, [opening] * len(peers), body) as replies:
+                own = open_own(task, checkpoint, self.memory, self._load, look_up=look_up)
+                on_failure.callback(own.close)
+                answers = [answer for answer, _ in replies()]
+            facts = arithmetic_facts(checkpoint, self._load)
+            for peer, answer in zip(peers, answers, strict=True):
+                require_same_arithmetic(peer.machine, facts, answer["arithmetic"])
+            rooms = [self._share.room, *(answer["room"] for answer in answers)]
+            learner = TogetherLearner(own, peers, layout, self._shares(rooms))
+            on_failure.pop_all()
+        learner.notes = [
+            f"{peer.machine.name}: {answer['memory']}"
+            for peer, answer in zip(peers, answers, strict=True)
+        ]
+        return learner
+
+    def _shares(self, rooms: Sequence[int]) -> Shares:
+        if self._given is None:
+            return Shares(rooms, [1.0] * self._count)
+        return Shares(rooms, [1 / own for own in self._given], is_fixed=True)

@@ -1,0 +1,172 @@
+"""Steps that machines share are those of one machine, and runs go on bit for bit."""
+
+import dataclasses
+from contextlib import contextmanager
+
+import mlx.core as mx
+import pytest
+from support.clusters import members
+from support.task_files import write_rows
+from support.training import LORA, in_four_bits, numbers_of
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.errors import ConfigError, MachineError, MemoryBudgetError
+from edgellm.settings import LoadSettings
+from edgellm.training.learners.adapter_memory import COPIES
+from edgellm.training.learners.adapter_task import AdapterTask
+from edgellm.training.run.settings import TrainSettings
+from edgellm.training.run.train import TrainRequest, open_run
+from edgellm.training.together.session import TrainingSession
+from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
+
+WORDS = ("dog", "cat", "ball and a bat", "sun", "sea", "a rather long answer about it", "moon")
+ROWS = [{"prompt": f"Say {word}.", "completion": word} for word in WORDS]
+PAIRS = [{"prompt": f"Say {word}.", "chosen": word, "rejected": "no"} for word in WORDS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return in_four_bits(tmp_path_factory.mktemp("model"))
+
+
+def request(folder, data, out, *, hosts=None, shares=None, memory="1GB", lora=LORA, **settings):
+    return TrainRequest(
+        model=str(folder),
+        data=data,
+        folder=out,
+        settings=TrainSettings(lora=lora, batch=4, seed=3, **settings),
+        load=LoadSettings(activations="float", memory=memory, threads=1, machines=hosts),
+        shares=shares,
+    )
+
+
+@contextmanager
+def machines(folder, place, budgets=("1GB",)):
+    with members(folder, place, budgets, make_session=TrainingSession) as hosts:
+        yield hosts
+
+
+def steps_of(asked):
+    """What a run's steps are, and the numbers that they end with."""
+    with open_run(asked) as run:
+        steps = [step for step in run.run() if hasattr(step, "norm")]
+        return steps, numbers_of(run)
+
+
+def near(one, two):
+    return max(float(mx.abs(a - b).max().item()) for a, b in zip(one, two, strict=True))
+
+
+def rows_file(folder, rows=ROWS):
+    path = folder / "data.jsonl"
+    write_rows(path, rows)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dora", "dpo"])
+def test_two_machines_take_the_steps_of_one(folder, tmp_path, kind):
+    settings = {"stage": kind} if kind == "dpo" else {}
+    lora = dataclasses.replace(LORA, dora=kind == "dora", dropout=0.1)
+    data = rows_file(tmp_path, PAIRS if kind == "dpo" else ROWS)
+    one, expected = steps_of(request(folder, data, tmp_path / "one", lora=lora, **settings))
+    with machines(folder, tmp_path / "hosts") as hosts:
+        two, found = steps_of(
+            request(folder, data, tmp_path / "two", hosts=hosts, lora=lora, **settings)
+        )
+    for own, other in zip(one, two, strict=True):
+        assert other.loss == pytest.approx(own.loss, abs=1e-5)
+        assert other.norm == pytest.approx(own.norm, rel=1e-5)
+        assert other.asked == own.asked
+        assert list(other.shares) == ["here", *(name for name in other.shares if name != "here")]
+    assert near(expected, found) < 1e-5
+
+
+def least_budget(folder, lengths, *, machines, copies):
+    """The smallest budget of a machine's share: no layer stays in memory."""
+    task = AdapterTask(
+        lora=LORA,
+        beta=None,
+        seed=0,
+        micro_tokens=1024,
+        longest=lengths[0],
+        step_tokens=sum(lengths[:4]),
+    )
+    low, high = 0, 1 << 30
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            plan_share(read_checkpoint(folder), task, middle, machines=machines, copies=copies)
+        except MemoryBudgetError:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def test_unequal_shares_of_three_machines_that_read_their_layers(folder, tmp_path):
+    data = rows_file(tmp_path)
+    asked = request(folder, data, tmp_path / "one")
+    one, expected = steps_of(asked)
+    with open_run(dataclasses.replace(asked, resume=True)) as run:
+        lengths = sorted((each.length for each in run.data.sequences), reverse=True)
+    own, other = (
+        least_budget(folder, lengths, machines=3, copies=copies)
+        for copies in (COPIES + 2, MEMBER_COPIES)
+    )
+    with machines(folder, tmp_path / "hosts", [other, other]) as hosts:
+        asked = request(folder, data, tmp_path / "two", hosts=hosts, shares=(3, 1, 1), memory=own)
+        with open_run(asked) as run:
+            assert sum("at most 4 read a step" in note for note in run.notes) == 2
+            assert run.memory.reads == 4
+            two = [step for step in run.run() if hasattr(step, "norm")]
+            found = numbers_of(run)
+    for own, other in zip(one, two, strict=True):
+        assert other.loss == pytest.approx(own.loss, abs=1e-5)
+        assert other.norm == pytest.approx(own.norm, rel=1e-5)
+        assert max(other.shares, key=other.shares.get) == "here"
+    assert near(expected, found) < 1e-5
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, tmp_path):
+    data = rows_file(tmp_path)
+    with machines(folder, tmp_path / "hosts") as hosts:
+        whole = request(folder, data, tmp_path / "whole", hosts=hosts, shares=(2, 1))
+        steps, expected = steps_of(whole)
+        stopped = dataclasses.replace(whole, folder=tmp_path / "stopped")
+        with open_run(stopped) as run:
+            next(step for step in run.run() if getattr(step, "step", 0) == 3)
+            run.save()
+        rest, found = steps_of(dataclasses.replace(stopped, resume=True))
+    assert [step.loss for step in rest] == [step.loss for step in steps[3:]]
+    assert near(found, expected) == 0
+
+
+def test_it_goes_on_with_other_machines_and_with_none(folder, tmp_path):
+    data = rows_file(tmp_path)
+    _, expected = steps_of(request(folder, data, tmp_path / "whole"))
+    stopped = request(folder, data, tmp_path / "stopped")
+    with machines(folder, tmp_path / "hosts") as hosts:
+        together = dataclasses.replace(
+            stopped, load=dataclasses.replace(stopped.load, machines=hosts)
+        )
+        with open_run(together) as run:
+            next(step for step in run.run() if getattr(step, "step", 0) == 4)
+            run.save()
+    with pytest.raises(MachineError, match="cannot be reached") as raised:
+        steps_of(dataclasses.replace(together, resume=True))
+    assert raised.value.hint
+    _, found = steps_of(dataclasses.replace(stopped, resume=True))
+    assert near(found, expected) < 1e-5
+
+
+def test_what_is_refused(folder, tmp_path):
+    data = rows_file(tmp_path)
+    with machines(folder, tmp_path / "hosts") as hosts:
+        for asked, words in (
+            (request(folder, data, tmp_path / "a", hosts=hosts, shares=(1, 1, 1)), "3 shares"),
+            (request(folder, data, tmp_path / "a", shares=(1, 1)), "--shares are those of several"),
+            (request(folder, data, tmp_path / "a", hosts=hosts, method="full"), "on one machine"),
+        ):
+            with pytest.raises(ConfigError, match=words) as raised:
+                steps_of(asked)
+            assert raised.value.hint
