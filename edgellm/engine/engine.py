@@ -201,6 +201,7 @@ class Engine(BoundToProcess):
         """
         self._scheduler.stop(CLOSED)
         with self._one_at_a_time("close"):
+            self._runner.stop()
             running = self._scheduler.running
             last_tokens = self._scheduler.close(CLOSED)
             for sequence in running:

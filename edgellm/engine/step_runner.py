@@ -22,6 +22,7 @@ from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.engine.scheduling.scheduler import Scheduler
 from edgellm.engine.scheduling.sequence import Sequence
+from edgellm.engine.turns import TurnPace, Turns
 from edgellm.engine.work import Work, keep_going_for
 from edgellm.errors import ClosedError, EdgeLLMError, ReadError
 from edgellm.generation.output import Token
@@ -52,6 +53,7 @@ class StepRunner:
         """Parts of prompts that have gone through some of the layers."""
         self._pace = PrefillPace()
         self._lone = LoneStream(context)
+        self._turns = Turns(context)
         self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
@@ -75,6 +77,10 @@ class StepRunner:
         entering = self._entering
         if entering is not None and not self._scheduler.has_sequences:
             entering.cancel()
+
+    def stop(self) -> None:
+        """End what is under way."""
+        self._turns.close()
 
     def leave(self) -> None:
         """Let others have the model."""
@@ -106,15 +112,21 @@ class StepRunner:
             self.totals.seconds += time.perf_counter() - started_at
 
     def _end_cancelled(self) -> None:
-        for sequence in self._scheduler.end_cancelled():
+        ended = self._scheduler.end_cancelled()
+        self._land_all_of(ended)
+        for sequence in ended:
             sequence.release()
 
     def _make_way(self) -> None:
         """Let caches grow where they are full; those that came last give way for it."""
         preempted, growing = self._scheduler.make_way()
+        self._land_all_of([*preempted, *growing])
         for sequence in preempted:
-            sequence.give_way()
+            if not sequence.has_ended:
+                sequence.give_way()
         for sequence in growing:
+            if sequence.has_ended:
+                continue
             assert sequence.lease is not None, "it has started"
             self._context.prefix_cache.grow(sequence.lease, sequence.room)
 
@@ -151,9 +163,12 @@ class StepRunner:
         if lone is not None:
             self._advance_lone(lone)
             return
+        pace = self._turns.pace(self._scheduler.running)
+        if self._take_turns(pace):
+            return
         scheduled = self._scheduler.schedule(self._prefill_tokens(), busy)
         if not isinstance(self._context.model.layers, LayersInParts):
-            self._advance_together(scheduled)
+            self._advance_together(scheduled, pace)
             return
         of_prompts = [pair for pair in scheduled if self._is_long(*pair)]
         steps = [pair for pair in scheduled if not self._is_long(*pair)]
@@ -164,9 +179,47 @@ class StepRunner:
         if prompts is not None:
             self._advance_prompts(prompts, alone=not steps)
 
+    def _take_turns(self, pace: TurnPace | None) -> bool:
+        """Compute a group's tokens while others are under way; false where all go together."""
+        turns = self._turns
+        groups = 1 if pace is None else pace.groups
+        is_steady = turns.under_way == groups - 1
+        begun, before = time.perf_counter(), self.totals.completion_tokens
+        try:
+            while turns.under_way < groups > 1:
+                steps = self._scheduler.schedule(0, turns.sequences)
+                if not steps:
+                    break
+                turns.launch(steps[: -(-self._scheduler.running_count // groups)])
+            if not turns.under_way:
+                return False
+            self._land(turns.works[0])
+        except BaseException:
+            turns.close()
+            raise
+        if pace is not None and is_steady:
+            tokens = self.totals.completion_tokens - before
+            pace.observe(groups, tokens, time.perf_counter() - begun)
+        return True
+
+    def _land(self, work: Work) -> None:
+        """Wait for a group, and draw its tokens."""
+        if self._turns.land(work):
+            self._finish(work)
+        else:
+            self._end_cancelled()
+
+    def _land_all_of(self, sequences: abc.Sequence[Sequence]) -> None:
+        """Wait for all groups that some of these sequences are in."""
+        for work in self._turns.works:
+            if work.has_any(sequences):
+                self._land(work)
+
     def _lone_sequence(self) -> Sequence | None:
         """Return the sequence that generates while nobody else is there, if it may speculate."""
         if self._context.speculation is None or self._prompts is not None:
+            return None
+        if self._turns.under_way:
             return None
         running = [one for one in self._scheduler.running if one.is_started]
         if len(running) != 1:
@@ -213,7 +266,9 @@ class StepRunner:
         self._pace.waiting_share = prefilling / (len(running) - prefilling)
         return self._pace.tokens(most)
 
-    def _advance_together(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> None:
+    def _advance_together(
+        self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]], pace: TurnPace | None
+    ) -> None:
         """Send prompts and steps through the model in one pass."""
         if not scheduled:
             return
@@ -225,7 +280,10 @@ class StepRunner:
         prompt_tokens = sum(len(new.tokens) for one, new in scheduled if one.is_prefilling)
         is_mixed = 0 < prompt_tokens < work.rows
         self._finish(work)
-        self._pace.observe(time.perf_counter() - begun, prompt_tokens, is_mixed=is_mixed)
+        seconds = time.perf_counter() - begun
+        self._pace.observe(seconds, prompt_tokens, is_mixed=is_mixed)
+        if pace is not None:
+            pace.observe(1, work.rows, seconds)
 
     def _take_steps(self, steps: abc.Sequence[tuple[Sequence, SequenceInput]]) -> None:
         """Send the last tokens of those that generate through the model, and short prompts."""

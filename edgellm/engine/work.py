@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import mlx.core as mx
 
@@ -14,6 +15,7 @@ from edgellm.engine.scheduling.batched_forward import BatchedPass, SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.errors import ClosedError
+from edgellm.models.layers import StagedLayers
 
 
 class Work:
@@ -51,6 +53,10 @@ class Work:
         """Those that have neither ended nor given way since."""
         return [one for one, lease, _ in self._all if one.lease is lease and not one.has_ended]
 
+    def has_any(self, sequences: Iterable[Sequence]) -> bool:
+        """Return whether some of these sequences are in it, ended or not."""
+        return not {one for one, _, _ in self._all}.isdisjoint(sequences)
+
     @property
     def is_done(self) -> bool:
         """Whether it has gone through all layers."""
@@ -71,17 +77,40 @@ class Work:
         Raises:
             ClosedError: the model was closed.
         """
+        return self._going(partial(self._pass.advance, layers, keep_going=self._keep_going))
+
+    def launch(self, layers: StagedLayers) -> None:
+        """Begin to go through all layers; others may be launched before it lands."""
+        try:
+            self._pass.launch(layers, keep_going=self._keep_going)
+        except BaseException:
+            self.close()
+            raise
+
+    def land(self) -> bool:
+        """Wait until what was launched is through; false, and errors, as ``advance`` has them."""
+        return self._going(self._pass.land)
+
+    def close(self) -> None:
+        """End what was launched and has not landed."""
+        self._pass.close()
+        self._rewind()
+
+    def _going(self, go: Callable[[], bool]) -> bool:
         lock = self._context.model_lock
         goes_on = False
         try:
-            goes_on = self._pass.advance(layers, keep_going=self._keep_going)
+            goes_on = go()
         finally:
             if not goes_on:
-                for sequence in self.sequences:
-                    sequence.rewind()
+                self._rewind()
         if lock.closed:
             raise ClosedError("the model was closed during the answers")
         return goes_on
+
+    def _rewind(self) -> None:
+        for sequence in self.sequences:
+            sequence.rewind()
 
     def finish(self) -> tuple[list[Sequence], mx.array]:
         """Note that the tokens are through; return who draws after them, and the logits (N, V)."""

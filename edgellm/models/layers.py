@@ -197,6 +197,35 @@ class LayersInParts(WindowedLayers, Protocol):
     """How many they are."""
 
 
+class Launched(Protocol):
+    """Hidden states that are under way, while others may be launched."""
+
+    def results(self) -> list[mx.array]:
+        """Wait for what ``Layers.run`` returns, or raises; called once."""
+        ...
+
+    def close(self) -> None:
+        """End it: nobody wants it any more."""
+        ...
+
+
+@runtime_checkable
+class StagedLayers(Layers, Protocol):
+    """Layers in several places, in each of which may be the tokens of other sequences at a time."""
+
+    stages: int
+    """How many places; in one, nothing is gained by launching."""
+
+    def launch(
+        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+    ) -> Launched:
+        """Do what ``run`` does, but return when this thread has done its part.
+
+        What is under way at a time has no sequence in common, and nobody changes its caches.
+        """
+        ...
+
+
 def caches_in_part(spans: StateSpans, part: slice) -> list[LayerCache]:
     """Return the caches of all sequences in a part of the layers."""
     return [cache for state_spans in spans for span in state_spans for cache in span.caches[part]]

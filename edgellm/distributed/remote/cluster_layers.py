@@ -12,9 +12,9 @@ from typing import Any
 import mlx.core as mx
 
 from edgellm.distributed.remote.peer import Peer
-from edgellm.distributed.remote.remote_cache import RemoteCache, remote_spans
+from edgellm.distributed.remote.remote_cache import RemoteCache, advance, remote_spans
 from edgellm.kv_cache.cache import Cache
-from edgellm.models.layers import KeepGoing, States, StateSpans, always
+from edgellm.models.layers import KeepGoing, Span, States, StateSpans, always
 from edgellm.runtime.caches import LayerCaches
 
 
@@ -51,6 +51,24 @@ class ClusterLayers(ABC):
             ReadError: a machine cannot read a layer.
             ClosedError: the layers were closed.
         """
+        held = self._begin(spans)
+        results = self._through(list(states), spans, keep_going, depth)
+        if results:
+            advance(held)
+        return results
+
+    def close(self) -> None:
+        """Free the weights here, and let the other machines go."""
+        self._close_local()
+        for peer in self.peers:
+            peer.close()
+
+    def _begin(self, spans: StateSpans) -> list[tuple[RemoteCache, Span]]:
+        """Make machines and caches ready for a pass; return the caches, and what comes into each.
+
+        Raises:
+            MachineError: a machine is gone, or has come back without its caches.
+        """
         for peer, opening in zip(self.peers, self._openings, strict=True):
             if peer.is_lost:
                 peer.join_again(opening)
@@ -62,17 +80,7 @@ class ClusterLayers(ABC):
         ]
         for cache, _ in held:
             cache.begin_pass()
-        results = self._through(list(states), spans, keep_going, depth)
-        if results:
-            for cache, span in held:
-                cache.advance(span)
-        return results
-
-    def close(self) -> None:
-        """Free the weights here, and let the other machines go."""
-        self._close_local()
-        for peer in self.peers:
-            peer.close()
+        return held
 
     @abstractmethod
     def _through(

@@ -164,6 +164,8 @@ class Peer:
                 try:
                     answered, reply = self._replies.get(timeout=ASK_SECONDS)
                 except queue.Empty:
+                    if not self._thread.is_alive() and self._replies.empty():
+                        return MachineError(f"machine {self.machine.name} was let go")
                     if not keep_going():
                         self._to_stop = number
                     continue

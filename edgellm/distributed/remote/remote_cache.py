@@ -178,3 +178,9 @@ def remote_spans(spans: Sequence[Span], place: int) -> list[tuple[RemoteCache, S
         assert isinstance(cache, RemoteCache), "the cluster makes this kind for its machines"
         found.append((cache, span))
     return found
+
+
+def advance(held: Sequence[tuple[RemoteCache, Span]]) -> None:
+    """Note that the tokens of spans went through all layers."""
+    for cache, span in held:
+        cache.advance(span)

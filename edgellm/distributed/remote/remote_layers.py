@@ -15,8 +15,40 @@ from edgellm.distributed.parts.part import run_window
 from edgellm.distributed.parts.wire import packed, unpacked
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer
-from edgellm.distributed.remote.stages import in_pieces, joined, through_stages
-from edgellm.models.layers import KeepGoing, Span, StateSpans, WindowedLayers, spans_in_part
+from edgellm.distributed.remote.remote_cache import RemoteCache, advance
+from edgellm.distributed.remote.stages import StagedPass, in_pieces, joined
+from edgellm.models.layers import (
+    KeepGoing,
+    Span,
+    States,
+    StateSpans,
+    WindowedLayers,
+    always,
+    spans_in_part,
+)
+
+
+class LaunchedStates:
+    """Hidden states that are under way."""
+
+    def __init__(self, staged: StagedPass, held: Sequence[tuple[RemoteCache, Span]]) -> None:
+        self._staged = staged
+        self._held = held
+
+    def results(self) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
+
+        Raises:
+            MachineError, ReadError: as ``run`` does.
+        """
+        results = self._staged.results()
+        if results:
+            advance(self._held)
+        return results
+
+    def close(self) -> None:
+        """End it: nobody wants it any more."""
+        self._staged.close()
 
 
 class RemoteLayers(ClusterLayers):
@@ -49,20 +81,30 @@ class RemoteLayers(ClusterLayers):
         self.max_exact_rows: int = local.max_exact_rows
         self._local = local
         self._windows = list(windows)
-        # then parts of a prompt can be on several machines at once
-        self._has_stages = (
-            not streams_weights
-            and self.max_exact_rows > 0
-            and [window.machine for window in windows] == list(range(len(peers) + 1))
-        )
+        # each machine in memory, with adjacent layers: then others compute while one does
+        in_order = [window.machine for window in windows] == list(range(len(peers) + 1))
+        self.stages: int = len(windows) if in_order and not streams_weights else 1
+        # results do not depend on where a prompt is cut
+        self._cuts_prompts = self.stages > 1 and self.max_exact_rows > 0
+
+    def launch(
+        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+    ) -> LaunchedStates:
+        """Let states go through the machines, and return while the others still compute.
+
+        Raises:
+            MachineError, ReadError, ClosedError: as ``run`` does.
+        """
+        held = self._begin(spans)
+        return LaunchedStates(self._launch(list(states), spans, keep_going), held)
 
     def _through(
         self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
     ) -> list[mx.array]:
-        if self._has_stages and depth is None:
+        if self._cuts_prompts and depth is None:
             pieces, piece_spans = in_pieces(states, spans)
             if len(pieces) > len(states):
-                results = self._run_in_stages(pieces, piece_spans, keep_going)
+                results = self._launch(pieces, piece_spans, keep_going).results()
                 return joined(results, states) if results else []
         for window in self._windows:
             layers = window.layers
@@ -103,10 +145,10 @@ class RemoteLayers(ClusterLayers):
         answer, results = self.peers[number].request(head, body, keep_going=keep_going)
         return unpacked(answer["states"], results)
 
-    def _run_in_stages(
+    def _launch(
         self, pieces: Sequence[mx.array], spans: StateSpans, keep_going: KeepGoing
-    ) -> list[mx.array]:
-        """Send parts of prompts through the machines, each of which computes another one."""
+    ) -> StagedPass:
+        """Send hidden states through the machines, each of which computes another one."""
 
         def here(hidden: mx.array, state_spans: Sequence[Span]) -> mx.array | None:
             states = self._run_here([hidden], [state_spans], first.layers, keep_going)
@@ -124,7 +166,7 @@ class RemoteLayers(ClusterLayers):
             partial(here, hidden, state_spans)
             for hidden, state_spans in zip(pieces, spans, strict=True)
         ]
-        return through_stages(computing, list(zip(self.peers, requests, strict=True)), keep_going)
+        return StagedPass(computing, list(zip(self.peers, requests, strict=True)), keep_going)
 
     def _request(
         self,

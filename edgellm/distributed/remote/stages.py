@@ -1,4 +1,4 @@
-"""Parts of a prompt on their way through machines at once: each computes another part."""
+"""Hidden states on their way through machines at once: each computes another part."""
 
 # L new tokens, E hidden
 
@@ -63,69 +63,94 @@ def joined(pieces: Sequence[mx.array], states: Sequence[mx.array]) -> list[mx.ar
     return results
 
 
-def through_stages(
-    pieces: Iterable[Callable[[], mx.array | None]],
-    peers: Sequence[tuple[Peer, Requests]],
-    keep_going: KeepGoing,
-) -> list[mx.array]:
-    """Return hidden states (1, L, E) after all machines; empty where ``keep_going`` said no.
+class StagedPass:
+    """Hidden states that go through machines, each of which computes another part at a time.
+
+    What this machine has to do is done when it is made; the others go on by themselves, also while
+    another pass is begun here.
 
     Args:
         pieces: compute a part on this machine, in their order; None where they were stopped.
         peers: the other machines, in their order, and what they are asked.
         keep_going: asked on this thread alone.
-
-    Raises:
-        EdgeLLMError: of a machine, the first one.
     """
-    stopped = threading.Event()
-    failures: list[Exception] = []
-    lanes: list[queue.SimpleQueue[_Item]] = [queue.SimpleQueue() for _ in range(len(peers) + 1)]
-    threads = [
-        threading.Thread(
-            target=_stage,
-            args=(peer, requests, (lanes[place], lanes[place + 1]), stopped, failures),
-        )
-        for place, (peer, requests) in enumerate(peers)
-    ]
-    for thread in threads:
-        thread.start()
-    results: list[mx.array] = []
-    count = 0
-    try:
-        for compute in pieces:
-            if stopped.is_set():
-                break  # a machine has failed, and the last lane says how
-            state = compute() if keep_going() else None
-            if state is None:
-                return []
-            lanes[0].put(packed([state]))
-            count += 1
-        while len(results) < count:
-            try:
-                item = lanes[-1].get(timeout=ASK_SECONDS)
-            except queue.Empty:
-                if keep_going():
-                    continue
-                return []
-            if item is None:
-                break
-            shapes, body = item
-            results += unpacked(shapes, body[0])
-        if failures:
-            raise failures[0]
-        return results if len(results) == count else []
-    finally:
-        stopped.set()  # whatever is still on its way is not wanted
+
+    def __init__(
+        self,
+        pieces: Iterable[Callable[[], mx.array | None]],
+        peers: Sequence[tuple[Peer, Requests]],
+        keep_going: KeepGoing,
+    ) -> None:
+        self._keep_going = keep_going
+        self._stopped = threading.Event()
+        self._failures: list[Exception] = []
+        lanes: list[queue.SimpleQueue[_Item]] = [queue.SimpleQueue() for _ in range(len(peers) + 1)]
+        self._last_lane = lanes[-1]
+        self._threads = [
+            threading.Thread(
+                target=_stage,
+                args=(peer, requests, lanes[place : place + 2], self._stopped, self._failures),
+                daemon=True,
+            )
+            for place, (peer, requests) in enumerate(peers)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._count: int | None = 0
+        try:
+            for compute in pieces:
+                if self._stopped.is_set():
+                    break  # a machine has failed, and the last lane says how
+                state = compute() if keep_going() else None
+                if state is None:
+                    self._count = None
+                    break
+                lanes[0].put(packed([state]))
+                self._count += 1
+        except BaseException:
+            lanes[0].put(None)
+            self.close()
+            raise
         lanes[0].put(None)
-        for thread in threads:
+
+    def results(self) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all machines; empty where ``keep_going`` said no.
+
+        Raises:
+            EdgeLLMError: of a machine, the first one.
+        """
+        results: list[mx.array] = []
+        try:
+            if self._count is None:
+                return []
+            while len(results) < self._count:
+                try:
+                    item = self._last_lane.get(timeout=ASK_SECONDS)
+                except queue.Empty:
+                    if self._keep_going():
+                        continue
+                    return []
+                if item is None:
+                    break
+                shapes, body = item
+                results += unpacked(shapes, body[0])
+            if self._failures:
+                raise self._failures[0]
+            return results if len(results) == self._count else []
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it: whatever is still on its way is not wanted."""
+        self._stopped.set()
+        for thread in self._threads:
             thread.join()
 
 
 def _stage(
     peer: Peer,
     requests: Requests,
-    lanes: tuple[queue.SimpleQueue[_Item], queue.SimpleQueue[_Item]],
+    lanes: Sequence[queue.SimpleQueue[_Item]],
     stopped: threading.Event,
     failures: list[Exception],
 ) -> None:

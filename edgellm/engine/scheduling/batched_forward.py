@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.layers import LayersInParts, Span, always
+from edgellm.models.layers import Launched, LayersInParts, Span, StagedLayers, always
 from edgellm.models.model import Model
 
 
@@ -107,6 +107,7 @@ class BatchedPass:
         self._spans = [state.spans for state in self._packed]
         self._hidden: list[mx.array] = []
         self._logits: mx.array | None = None
+        self._launched: Launched | None = None
         self.rows: int = sum(len(state.tokens) for state in self._packed)
         self.passes: int = len(self._packed)
         if model.layers.streams_weights:
@@ -141,6 +142,23 @@ class BatchedPass:
         mx.eval(*self._hidden, *stored(caches))  # another thread may go on from here
         self.layers_left -= layers
         return bool(self._hidden)
+
+    def launch(self, layers: StagedLayers, *, keep_going: Callable[[], bool] = always) -> None:
+        """Begin to go through all layers, which are those of the model, as ``land`` ends it."""
+        states = [self._model.embed(mx.array(state.tokens)[None]) for state in self._packed]
+        self._launched = layers.launch(states, self._spans, keep_going=keep_going)
+
+    def land(self) -> bool:
+        """Wait until what was launched is through; false where it was told to stop."""
+        assert self._launched is not None, "it was launched"
+        self._hidden = self._launched.results()
+        self.layers_left = 0
+        return bool(self._hidden)
+
+    def close(self) -> None:
+        """End what was launched and has not landed."""
+        if self._launched is not None:
+            self._launched.close()
 
     def logits(self) -> mx.array:
         """Return the logits (N, V) after the last token of those N inputs that need them.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgellm.distributed.parts.wire import packed, unpacked
-from edgellm.distributed.remote.stages import PIECE_TOKENS, in_pieces, joined, through_stages
+from edgellm.distributed.remote.stages import PIECE_TOKENS, StagedPass, in_pieces, joined
 from edgellm.errors import MachineError
 from edgellm.models.layers import Span, always
 
@@ -56,9 +56,22 @@ def test_all_machines_compute_at_once():
     together = threading.Barrier(3, timeout=20)
     first, second = Machine(1, together.wait), Machine(0, together.wait)
     here = parts(lambda number: together.wait() if number == 2 else None)
-    results = through_stages(here, [(first, requests()), (second, requests())], always)
+    results = StagedPass(here, [(first, requests()), (second, requests())], always).results()
     assert [float(result[0, 0, 0].item()) for result in results] == [2.0, 3.0, 4.0, 5.0]
     assert first.asked == second.asked == [0, 1, 2, 3]
+    ended(before)
+
+
+def test_a_pass_is_begun_while_another_is_elsewhere():
+    before = threading.active_count()
+    meeting = threading.Barrier(2, timeout=20)
+    there = Machine(0, meeting.wait)
+    first = StagedPass(parts(), [(there, requests())], always)
+    # the first part of the first pass is there until the last part of the second is computed here
+    here = parts(lambda number: meeting.wait() if number == PARTS - 1 else None)
+    second = StagedPass(here, [(Machine(), requests())], always)
+    for staged in (second, first):
+        assert [float(result[0, 0, 0].item()) for result in staged.results()] == [1, 2, 3, 4]
     ended(before)
 
 
@@ -74,7 +87,7 @@ def test_an_error_of_a_machine_ends_the_pass(machine, part, error):
     machines = [Machine(), Machine()]
     machines[machine] = Machine(part, fail)
     with pytest.raises(error, match="it is gone"):
-        through_stages(parts(), [(one, requests()) for one in machines], always)
+        StagedPass(parts(), [(one, requests()) for one in machines], always).results()
     ended(before)
 
 
@@ -83,7 +96,7 @@ def test_a_no_ends_the_pass(noes):
     before = threading.active_count()
     answers = iter([True] * noes + [False] * 1000)
     machines = [(Machine(), requests()), (Machine(), requests())]
-    assert through_stages(parts(), machines, lambda: next(answers)) == []
+    assert StagedPass(parts(), machines, lambda: next(answers)).results() == []
     ended(before)
 
 
@@ -95,7 +108,7 @@ def test_an_error_here_ends_the_pass():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        through_stages(parts(interrupted), [(Machine(), requests())], always)
+        StagedPass(parts(interrupted), [(Machine(), requests())], always)
     ended(before)
 
 

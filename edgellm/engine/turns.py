@@ -1,0 +1,120 @@
+"""Groups of sequences that take turns on several machines: each machine computes another group.
+
+A pass over layers on S machines leaves S - 1 of them idle at any time. S groups keep all of them
+busy, and each sequence gets its token in the time of a pass of one group. That is less than the
+time of a pass of all, unless arithmetic is bound by reading weights: then a pass of all takes no
+longer than that of a group, and groups cost what links and Python take. So both ways are tried, and
+the faster one is taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence as ListOf
+
+from edgellm.engine.scheduling.batched_forward import SequenceInput
+from edgellm.engine.scheduling.context import EngineContext
+from edgellm.engine.scheduling.sequence import Sequence
+from edgellm.engine.work import Work
+from edgellm.models.layers import StagedLayers
+
+TRIED_STEPS = 6
+"""Steps after which a way is known well enough."""
+
+AGAIN_STEPS = 300
+"""Steps after which the slower way is tried again: the machines may have changed."""
+
+FADE = 0.9
+"""What a measurement still weighs after the next one."""
+
+
+class Turns:
+    """Passes of groups of sequences that are under way.
+
+    Args:
+        context: the model.
+    """
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._works: deque[Work] = deque()
+        self._paces: dict[int, TurnPace] = {}
+
+    @property
+    def works(self) -> list[Work]:
+        """Those groups, the first to land first."""
+        return list(self._works)
+
+    @property
+    def under_way(self) -> int:
+        """How many they are."""
+        return len(self._works)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All of them."""
+        return [sequence for work in self._works for sequence in work.sequences]
+
+    def pace(self, running: ListOf[Sequence]) -> TurnPace | None:
+        """Return how fast steps of sequences are; None where all go together.
+
+        That is so on one machine, of a single sequence, and while a prompt is computed, which is
+        on all machines at once itself.
+        """
+        layers = self._context.model.layers
+        if not isinstance(layers, StagedLayers) or min(layers.stages, len(running)) < 2:
+            return None
+        if any(not one.is_started or one.is_prefilling for one in running):
+            return None
+        groups = min(layers.stages, len(running))
+        return self._paces.setdefault(len(running), TurnPace(groups))
+
+    def launch(self, scheduled: ListOf[tuple[Sequence, SequenceInput]]) -> None:
+        """Send the next tokens of a group through the machines."""
+        layers = self._context.model.layers
+        assert isinstance(layers, StagedLayers), "they have a pace"
+        work = Work(self._context, scheduled)
+        work.launch(layers)
+        self._works.append(work)
+
+    def land(self, work: Work) -> bool:
+        """Wait until a group is through; false where it was told to stop."""
+        self._works.remove(work)
+        return work.land()
+
+    def close(self) -> None:
+        """End what is under way; the sequences go back to where they were before."""
+        while self._works:
+            self._works.popleft().close()
+
+
+class TurnPace:
+    """How fast steps of a number of sequences are, in groups and all together.
+
+    Args:
+        groups: into how many the sequences are divided, where they take turns.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self._most = groups
+        self._steps: dict[int, int] = {groups: 0, 1: 0}
+        self._seconds: dict[int, float] = {}
+        self._tokens: dict[int, float] = {}
+
+    @property
+    def groups(self) -> int:
+        """How many groups the sequences are best divided into now; 1: all go together."""
+        for groups, steps in self._steps.items():
+            if steps < TRIED_STEPS:
+                return groups
+        best = min(self._steps, key=lambda groups: self._seconds[groups] / self._tokens[groups])
+        if self._steps[best] % AGAIN_STEPS == 0:
+            other = 1 if best != 1 else self._most
+            self._steps[other] = 0
+        return best
+
+    def observe(self, groups: int, tokens: int, seconds: float) -> None:
+        """Note how long a step took that gave so many tokens."""
+        self._steps[groups] += 1
+        self._seconds[groups] = FADE * self._seconds.get(groups, 0.0) + seconds
+        self._tokens[groups] = FADE * self._tokens.get(groups, 0.0) + tokens
