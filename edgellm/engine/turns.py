@@ -1,4 +1,4 @@
-"""Groups of sequences that take turns on several machines: each machine computes another group.
+"""Groups of sequences that take turns on several machines, each of which has another group.
 
 A pass over layers on S machines leaves S - 1 of them idle at any time. S groups keep all of them
 busy, and each sequence gets its token in the time of a pass of one group. That is less than the

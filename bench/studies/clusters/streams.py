@@ -1,6 +1,6 @@
-"""Measure tokens per second of several texts at once, where machines are processes on this one.
+"""Measure tokens per second of several texts at once, with processes in place of machines.
 
-    python -m edgellm.bench.studies.streams MODEL [--memory 500MB] [--streams 1,2,4,8]
+    python -m edgellm.bench.studies.clusters.streams MODEL [--memory 500MB] [--streams 1,2,4,8]
 
 The texts run in one process and on two, in turns, with one thread each. On two they run all
 together, and as the engine chooses: in groups that take turns where that is measured to be faster.
