@@ -79,6 +79,10 @@ class EdgellmGroup(CommandGroup):
             "Learn an adapter from data, on a model of any size.",
             "edgellm train ./llama-1b data.jsonl ./adapter --epochs 3",
         ),
+        "federate": CommandEntry(
+            "Learn an adapter from data on several machines, which stay there.",
+            target="edgellm.cli.federate_app:app",
+        ),
         "adapter": CommandEntry(
             "Look at adapters; extract, merge and convert them.",
             target="edgellm.cli.adapter_app:app",

@@ -1,0 +1,113 @@
+"""The part of Flower's SuperLink that answers clients, behind a guard."""
+
+from __future__ import annotations
+
+import socket
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from edgellm.distributed.links.addresses import Address
+from edgellm.errors import MachineError
+
+MAX_BODY = 16 << 20
+"""Bytes of a request; Flower cuts arrays into parts of 5 MB."""
+
+PATHS = "/v1/fleet/"
+"""Where a client asks for messages, and brings answers."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Guard:
+    """Refuses a request before its body is read: of a stranger, too large, or to another path.
+
+    Flower itself checks signatures only when it has read and parsed a request.
+
+    Args:
+        app: who answers the others.
+        keys: public keys of clients, in PEM.
+    """
+
+    def __init__(self, app: App, keys: Iterable[str]) -> None:
+        self._app = app
+        self._keys = frozenset(key.encode() for key in keys)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        refused = self._refused(scope)
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": refused, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _refused(self, scope: Scope) -> int | None:
+        """Return the status of a refusal; None: let it through."""
+        from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+
+        if not scope["path"].startswith(PATHS):
+            return 404
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        try:
+            key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()], validate=True)
+        except (KeyError, ValueError):
+            return 401
+        if key not in self._keys:
+            return 401
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or len(length) > len(str(MAX_BODY)):
+            return 411
+        return 413 if int(length) > MAX_BODY else None
+
+
+def guarded_app(factory: Any, keys: Iterable[str]) -> App:
+    """Return the application that answers clients.
+
+    Args:
+        factory: has the state of Flower's SuperLink.
+        keys: public keys of clients, in PEM.
+    """
+    from fastapi import FastAPI
+    from flwr.supercore.error import http_error_translator
+    from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+    from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+    from flwr.superlink.routers.fleet.router import router
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    app = FastAPI(
+        openapi_url=None,
+        middleware=[  # in the order in which a request goes through them
+            Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+            Middleware(ProtobufTranslationMiddleware),
+            Middleware(NodeAuthMiddleware),
+        ],
+    )
+    app.state.linkstate_factory = factory
+    app.state.enable_supernode_auth = True  # nobody registers by himself
+    app.include_router(router)
+    return Guard(app, keys)
+
+
+def listening_socket(address: Address) -> socket.socket:
+    """Return a socket that listens at an address. Raises MachineError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address.host, address.port))
+        made.listen(64)
+    except OSError as error:
+        made.close()
+        raise MachineError(
+            f"{address} cannot be listened at: {error.strerror or error}",
+            hint="name an address of this machine, and a --port that is free",
+        ) from error
+    return made

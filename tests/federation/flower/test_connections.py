@@ -1,0 +1,181 @@
+"""Flower carries tasks and answers: who gets in, who fails, and what arrives."""
+
+import http.client
+import json
+import ssl
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr", reason="Flower is not installed")
+pytestmark = pytest.mark.filterwarnings("default")  # of Flower and what it needs
+
+from edgellm.distributed.links.addresses import Address  # noqa: E402
+from edgellm.errors import MachineError, NotFiniteError  # noqa: E402
+from edgellm.federation.flower.certificates import CERTIFICATE, keys_in, make_keys  # noqa: E402
+from edgellm.federation.flower.door import listening_socket  # noqa: E402
+from edgellm.federation.flower.superlink import SuperLink  # noqa: E402
+from edgellm.federation.flower.supernode import SuperNode  # noqa: E402
+from edgellm.federation.invitations import Invitation, read_invitation  # noqa: E402
+from edgellm.federation.task import Answer, Task  # noqa: E402
+
+
+def task(kind="learn", numbers=(1.0, 2.0)):
+    row = np.array(numbers, np.float32)
+    return Task(kind=kind, round=1, rounds=2, lesson={"a": 1}, shapes="some", numbers=row)
+
+
+class Client(threading.Thread):
+    """A client in a thread, whose answers are made by a function."""
+
+    def __init__(self, invitation, make=None, wait=5.0):
+        super().__init__(daemon=True)
+        self.error = None
+        self.tasks = []
+        self._make = make or (lambda asked: asked.numbers + 1)
+        self._node = SuperNode(invitation, server=None, wait=wait, say=lambda _: None)
+        self.start()
+
+    def run(self):
+        try:
+            self._node.work(self._answer)
+        except Exception as error:  # told by the test
+            self.error = error
+
+    def _answer(self, asked):
+        self.tasks.append(asked)
+        numbers = self._make(asked)
+        return Answer(numbers=numbers, weight=2.0, seconds=0.5, memory=9, figures={"loss": 1.5})
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A door with two invited clients, and their invitations."""
+    listening = listening_socket(Address("127.0.0.1", 0))
+    address = Address("127.0.0.1", listening.getsockname()[1])
+    keys = make_keys(tmp_path / "keys", address, 2)
+    with SuperLink(listening, keys) as fleet:
+        yield fleet, [read_invitation(path) for path in keys.invitations], keys, address
+
+
+def wait_for(fleet, names):
+    ends = time.monotonic() + 10
+    while list(fleet.present()) != names:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_numbers_arrive_as_they_were_and_all_end_in_the_end(opened):
+    fleet, invitations, _, _ = opened
+    large = np.random.default_rng(0).standard_normal(2_000_000).astype(np.float32)  # in two parts
+    clients = [Client(one) for one in invitations]
+    wait_for(fleet, ["client-1", "client-2"])
+    answers = dict(fleet.ask(task(numbers=large), fleet.present(), 30))
+    for name in ("client-1", "client-2"):
+        assert (answers[name].numbers == large + 1).all()
+        assert answers[name].figures == {"loss": 1.5}
+        assert answers[name].weight == 2.0
+    sent, received = fleet.traffic()
+    assert 2 * large.nbytes < min(sent, received) < 2.01 * large.nbytes
+    list(fleet.ask(task("end"), fleet.present(), 30))
+    for one in clients:
+        one.join(10)
+        assert not one.is_alive()
+        assert one.error is None
+        assert [asked.kind for asked in one.tasks] == ["learn", "end"]
+        assert (one.tasks[0].numbers == large).all()
+    assert list(fleet.present()) == []
+
+
+def test_a_client_that_fails_or_leaves_is_told_by_name(opened):
+    fleet, invitations, _, _ = opened
+
+    def fail(asked):
+        raise NotFiniteError("the loss is not finite", hint="a smaller rate")
+
+    def leave(asked):
+        raise SystemExit
+
+    Client(invitations[0], fail)
+    Client(invitations[1], leave)
+    wait_for(fleet, ["client-1", "client-2"])
+    answers = dict(fleet.ask(task(), fleet.present(), 30))
+    assert answers["client-1"].message == "client-1 failed: the loss is not finite"
+    assert answers["client-2"].message == "client-2 is gone"
+    assert list(fleet.present()) == ["client-1"]
+
+
+def test_a_client_that_takes_too_long_is_given_up(opened):
+    fleet, invitations, _, _ = opened
+    go_on = threading.Event()
+    one = Client(invitations[0], lambda asked: asked.numbers if go_on.wait(20) else None)
+    wait_for(fleet, ["client-1"])
+    ((name, answer),) = fleet.ask(task(), ["client-1"], 1)
+    assert name == "client-1"
+    assert "did not answer within 1 s" in answer.message
+    go_on.set()
+    # its late answer is refused, and it goes on with the next task
+    answers = dict(fleet.ask(task(), ["client-1"], 20))
+    assert answers["client-1"].figures == {"loss": 1.5}
+    assert one.error is None
+
+
+def test_who_is_not_invited_gets_nothing(opened, tmp_path):
+    fleet, invitations, _, address = opened
+    strangers = make_keys(tmp_path / "others", address, 1)
+    key = read_invitation(strangers.invitations[0]).key
+    known = invitations[0]
+    uninvited = Client(Invitation(**{**vars_of(known), "key": key}), wait=0)
+    uninvited.join(10)
+    assert isinstance(uninvited.error, MachineError)
+    assert "does not let client-1 in" in uninvited.error.message
+    false_server = (strangers.folder / CERTIFICATE).read_text()
+    other = Client(Invitation(**{**vars_of(known), "certificate": false_server}), wait=0)
+    other.join(10)
+    assert "is not the server of the invitation" in other.error.message
+    assert list(fleet.present()) == []
+
+
+def vars_of(invitation):
+    return {name: getattr(invitation, name) for name in ("client", "server", "certificate", "key")}
+
+
+def test_strangers_are_refused_before_their_bodies_are_read(opened):
+    _, _, keys, address = opened
+    context = ssl.create_default_context(cafile=keys.folder / CERTIFICATE)
+    for path, status in (
+        ("/v1/fleet/pull-messages", 401),
+        ("/v1/control/start-run", 404),
+        ("/v1/runtime/acquire-task", 404),
+        ("/docs", 404),
+    ):
+        connection = http.client.HTTPSConnection(*address, context=context, timeout=10)
+        connection.putrequest("POST", path)
+        connection.putheader("content-length", str(1 << 40))
+        connection.endheaders()
+        assert connection.getresponse().status == status
+        connection.close()
+    plain = http.client.HTTPConnection(*address, timeout=10)
+    plain.request("GET", "/")
+    with pytest.raises((http.client.HTTPException, OSError)):
+        plain.getresponse()
+    plain.close()
+
+
+def test_a_server_that_is_started_again_with_its_keys_finds_its_clients(opened, tmp_path):
+    fleet, invitations, keys, address = opened
+    one = Client(invitations[0], wait=20)
+    wait_for(fleet, ["client-1"])
+    fleet.__exit__(None, None, None)
+    again = keys_in(keys.folder, address, 2)
+    assert again == keys
+    assert keys_in(keys.folder, address, 3) is None
+    with SuperLink(listening_socket(address), again) as second:
+        wait_for(second, ["client-1"])
+        list(second.ask(task("end"), ["client-1"], 20))
+        one.join(10)
+    assert one.error is None
+    text = json.loads((keys.folder / "client-1.invitation").read_text())
+    assert text["server"] == str(address)
