@@ -25,7 +25,7 @@ def cluster_fields(llm: LLM, settings: LoadSettings) -> dict[str, Any]:
     token_bytes = HIDDEN_BYTES * llm.checkpoint.config.hidden_size
     first, *others = (share.name for share in llm.machines)
     return {
-        "split": settings.split,
+        "split": llm.machines[0].split,
         "machines": [asdict(share) for share in llm.machines],
         "links": [
             {"first": first, "second": name, **asdict(measure_link(peer, token_bytes))}

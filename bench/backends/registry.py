@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-Split = Literal["windows", "rows"]
+Split = Literal["auto", "windows", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class RuntimeSettings:
     kv_bits: int | None = None
     adapter: str | None = None
     machines: str | None = None
-    split: Split = "windows"
+    split: Split = "auto"
     compile: bool = True
 
     def __post_init__(self) -> None:

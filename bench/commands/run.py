@@ -129,7 +129,7 @@ def run(
     ] = None,
     dtype: common.DType = None,
     machines: common.Machines = None,
-    split: common.SplitOption = "windows",
+    split: common.SplitOption = "auto",
     endpoint: Annotated[
         str | None,
         Option(

@@ -127,7 +127,7 @@ class Workload:
     adapter: str | None = None
     dtype: str | None = None
     machines: str | None = None
-    split: Split = "windows"
+    split: Split = "auto"
     repetitions: int = REPETITIONS
     max_seconds: float = MAX_SECONDS
     timeout: float = TIMEOUT

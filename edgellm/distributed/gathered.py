@@ -18,7 +18,6 @@ from edgellm.files.given_path import given_path
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
-from edgellm.reading.tuning import measure_disk
 from edgellm.settings import LoadSettings
 
 
@@ -131,13 +130,3 @@ def require_same_arithmetic(machine: Machine, own: dict[str, str], other: dict[s
             f"one with {own['instructions']}: results may differ in their last bits",
             stacklevel=3,
         )
-
-
-def disk_rates(gathered: Gathered) -> list[float]:
-    """Measure the disks of all machines: bytes per second."""
-    files = {extent.file for layer in gathered.checkpoint.layers for extent in layer.extents}
-    rates = [measure_disk(sorted(files))]
-    for peer in gathered.peers:
-        answer, _ = peer.request({"ask": "disk"})
-        rates.append(float(answer["answer"]))
-    return rates

@@ -27,7 +27,10 @@ from edgellm.settings import LoadSettings
 UNIT = 16
 """Rows of feed-forward part and output that stay together, where there are enough."""
 
-WINDOWS_INSTEAD = "leave out --split: each machine then has whole layers"
+GATHERS = 4
+"""Trips of a token in each layer."""
+
+WINDOWS_INSTEAD = "use --split windows: each machine then has whole layers"
 
 Bounds = tuple[int, int]
 """The first row, and the one behind the last."""
@@ -70,7 +73,7 @@ class RowLayers:
         self.blocks.clear()
 
 
-def share_rows(config: ModelConfig, budgets: Sequence[int]) -> list[RowShare]:
+def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
     """Return the rows of each machine, in proportion to its memory.
 
     Raises ConfigError where a machine would have none.
@@ -87,7 +90,7 @@ def share_rows(config: ModelConfig, budgets: Sequence[int]) -> list[RowShare]:
     return [RowShare(*own) for own in zip(kv_heads, inner, hidden, strict=True)]
 
 
-def _shared(count: int, weights: Sequence[int], unit: int) -> list[Bounds]:
+def _shared(count: int, weights: Sequence[float], unit: int) -> list[Bounds]:
     """Return adjacent parts of ``count``, in whole units where each then has one."""
     if count < 2 * unit * len(weights):
         unit = 1
