@@ -1,4 +1,4 @@
-"""What each machine of a cluster would hold, read and compute, and the time of a token."""
+"""The part of each machine of a cluster before it is loaded, and the time of a token."""
 
 from __future__ import annotations
 
