@@ -1,4 +1,4 @@
-"""The backends ``cpu`` and ``cuda`` on one rank or several, which are started and ended here."""
+"""The backends ``cpu`` and ``cuda``, on one rank or several that start and end here."""
 
 # B sequences at once, L tokens, V vocabulary
 
