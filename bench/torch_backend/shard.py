@@ -230,4 +230,4 @@ def meet(together: Callable[[], object]) -> None:
     try:
         together()
     except RuntimeError as error:  # of gloo and NCCL, every failure is one
-        raise LostRanksError(" ".join(str(error).split())) from error
+        raise LostRanksError(" ".join(str(error).split()), hint=ONE_RANK) from error

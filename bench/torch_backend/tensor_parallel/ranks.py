@@ -25,6 +25,8 @@ from edgellm.errors import BackendError, ClosedError
 
 Device = Literal["cpu", "cuda"]
 
+START_AGAIN = "see what else this machine computes, and whether a rank's process was stopped"
+
 RANK = (sys.executable, "-m", "edgellm.bench.torch_backend.tensor_parallel.rank")
 
 PATIENCE_SECONDS = 60.0
@@ -123,7 +125,10 @@ class Ranks:
         found: list[list[int]] = [answer["tokens"] for answer in self._all({"do": "last_tokens"})]
         for rank, tokens in enumerate(found):
             if tokens != found[0]:
-                raise BackendError(f"rank {rank} has the tokens {tokens}, and rank 0 {found[0]}")
+                raise BackendError(
+                    f"rank {rank} has the tokens {tokens}, and rank 0 {found[0]}",
+                    hint="their devices compute otherwise: give all ranks the same kind",
+                )
         return found[0]
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -216,10 +221,7 @@ class Ranks:
         who = "the ranks did not meet"
         if silent:
             who = f"rank {silent[0]} of {self.size} did not come to where all meet"
-        return BackendError(
-            f"{who}: {noticed.message}",
-            hint="see what else this machine computes, and whether the rank's process was stopped",
-        )
+        return BackendError(f"{who}: {noticed.message}", hint=noticed.hint)
 
     def _end(self) -> None:
         """Kill all ranks that are left."""
@@ -235,7 +237,7 @@ def _received(rank: WorkerProcess) -> Answer:
     """Return a rank's next answer. Raises BackendError."""
     answer = rank.receive()
     if "lost" in answer:
-        raise _LostOthersError(answer["lost"])
+        raise _LostOthersError(answer["lost"], hint=START_AGAIN)
     return answer
 
 
