@@ -17,6 +17,7 @@ from edgellm.distributed.gathered import (
 )
 from edgellm.distributed.parts.cut import Cut
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
+from edgellm.distributed.parts.row_pass import gathered_columns
 from edgellm.distributed.parts.rows import checkpoint_rows, open_rows, share_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
@@ -169,7 +170,14 @@ def _open_rows(
         model = load_model(outer, replace(part.plan, pinned=()), part.reader, settings)
         on_failure.callback(model.close)
         answers = _answers(gathered, replies())
-    model.layers = GatheredLayers(part, peers, openings)
+    model.layers = layers = GatheredLayers(
+        part,
+        peers,
+        openings,
+        shares=shares,
+        columns=gathered_columns(checkpoint.config, shares),
+    )
+    layers.meet()
     caches = ClusterCaches(
         part.caches,
         [

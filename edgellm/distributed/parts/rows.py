@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.distributed.parts.part import MakeReader, Part
-from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.errors import ClosedError, ConfigError, MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
@@ -67,6 +67,12 @@ class RowLayers:
     blocks: list[RowBlock]
     max_exact_rows: int
     takes_trees: bool = False
+
+    def through(self, depth: int | None = None) -> Iterator[tuple[int, RowBlock]]:
+        """Yield the number and the rows of one layer after the other. Raises ClosedError."""
+        if not self.blocks:
+            raise ClosedError("the model was closed")
+        yield from enumerate(self.blocks[:depth])
 
     def close(self) -> None:
         """Free the weights."""
