@@ -12,8 +12,9 @@ from edgellm.device import machine as device
 from edgellm.memory_plan.plan import Plan
 from edgellm.models.embedding import PagedEmbedding
 from edgellm.models.model import Model
-from edgellm.models.paged_layers import PagedLayers, Traffic
+from edgellm.models.paged_layers import PagedLayers
 from edgellm.reading.disk_reader import Reader
+from edgellm.reading.paged_groups import Traffic
 
 PrefillCallback = Callable[["Progress"], None]
 """Called with the progress of a generation before and while its prompt is computed."""

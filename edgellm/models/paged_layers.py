@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -28,32 +26,11 @@ from edgellm.models.layers import (
     caches_in_part,
     layer_spans,
 )
-from edgellm.reading.disk_reader import Reader, Ticket
+from edgellm.reading.disk_reader import Reader
+from edgellm.reading.paged_groups import Load, PagedGroups, Traffic
 
 MakeLayer = Callable[[int, WeightBuffer], Layer]
 """Builds the layer of a number over a buffer that holds its tensors, now or later."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """The cost of streaming so far.
-
-    Attributes:
-        passes: over all streamed weights; a fraction where a run ended half-way.
-        waited: seconds that the arithmetic waited for the disk.
-    """
-
-    passes: float = 0.0
-    waited: float = 0.0
-
-
-@dataclass(slots=True)
-class _Load:
-    """A buffer of the ring, and the read that fills it with a layer."""
-
-    buffer: WeightBuffer
-    index: int
-    ticket: Ticket
 
 
 class PagedLayers:
@@ -92,39 +69,33 @@ class PagedLayers:
         launch_ahead: int = 0,
         on_pinned: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.traffic: Traffic = Traffic()
         # a ring in which every buffer computes would have none to read into
         self._launch_ahead = min(launch_ahead, ring_buffers - 1)
-        self._groups = groups
-        self._reader = reader
+        self._count = len(groups)
         self._closed = False
         self._changes = changes
-        self._streamed = [index for index in range(len(groups)) if index not in set(pinned)]
-        self._pinned = self._load_pinned(pinned, make_layer, on_pinned)
-        buffer_bytes = max((groups[index].layout.nbytes for index in self._streamed), default=0)
-        self._buffers = [WeightBuffer(buffer_bytes) for _ in range(ring_buffers)]
-        # One layer for each buffer and each kind of layer in it: all layers that compute alike and
-        # whose tensors lie alike share it, since only the bytes below it change.
-        self._kinds = [
-            (group.layout, config) for group, config in zip(groups, configs, strict=True)
-        ]
-        by_kind = {self._kinds[index]: index for index in self._streamed}
-        self._layers = {
-            (id(buffer), kind): make_layer(index, buffer)
-            for buffer in self._buffers
-            for kind, index in by_kind.items()
-        }
-        all_layers = [*self._pinned.values(), *self._layers.values()]
-        self.max_exact_rows: int = max((layer.max_exact_rows for layer in all_layers), default=0)
-        self.takes_trees: bool = all(isinstance(layer, TreeLayer) for layer in all_layers)
-        self._ring: deque[_Load] = deque()
-        self._next = 0
-        self._read_ahead(self._buffers)
+
+        def arrived(index: int, layer: Layer) -> None:
+            if changes:
+                layer.adapt(changes[index])
+            on_pinned(groups[index].nbytes)
+
+        self._weights = PagedGroups(
+            groups, pinned, ring_buffers, reader, make_layer, kinds=configs, on_pinned=arrived
+        )
+        made = self._weights.made
+        self.max_exact_rows: int = max((layer.max_exact_rows for layer in made), default=0)
+        self.takes_trees: bool = all(isinstance(layer, TreeLayer) for layer in made)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The cost of streaming so far."""
+        return self._weights.traffic
 
     @property
     def streamed_bytes(self) -> int:
         """Bytes of weights that a pass reads."""
-        return sum(self._groups[index].nbytes for index in self._streamed)
+        return self._weights.streamed_bytes
 
     def run(
         self,
@@ -160,12 +131,12 @@ class PagedLayers:
         """
         if self._closed:
             raise ClosedError("the model was closed")
-        window = range(len(self._groups))[part]
+        window = range(self._count)[part]
         if window.start == 0:
-            self._rewind()
+            self._weights.rewind()
         states = list(states)
         assert len(states) == len(spans), "each state has its sequences"
-        computing: deque[tuple[_Load, list[mx.array]]] = deque()
+        computing: deque[tuple[Load, list[mx.array]]] = deque()
         try:
             for index in window:
                 if not keep_going():
@@ -196,87 +167,25 @@ class PagedLayers:
         if self._closed:
             return
         self._closed = True
-        self._drop_reads()
-        self._pinned.clear()
-        self._layers.clear()
-        self._buffers.clear()
+        self._weights.close()
 
-    def _load_pinned(
-        self, pinned: Sequence[int], make_layer: MakeLayer, on_pinned: Callable[[int], None]
-    ) -> dict[int, Layer]:
-        loads = []
-        # all reads are asked for before the first one is waited for
-        for index in pinned:
-            buffer = WeightBuffer(self._groups[index].layout.nbytes)
-            ticket = self._reader.submit(self._groups[index].extents, buffer.memory)
-            loads.append(_Load(buffer, index, ticket))
-        layers = {}
-        for load in loads:
-            load.ticket.wait()
-            layers[load.index] = layer = make_layer(load.index, load.buffer)
-            if self._changes:
-                layer.adapt(self._changes[load.index])
-            on_pinned(self._groups[load.index].nbytes)
-        return layers
-
-    def _layer(self, index: int) -> tuple[Layer, _Load | None]:
+    def _layer(self, index: int) -> tuple[Layer, Load | None]:
         """Return layer number ``index`` once its weights are there; and its load if it streams."""
-        pinned = self._pinned.get(index)
-        if pinned is not None:
-            return pinned, None
-        load = self._take(index)
-        layer = self._layers[id(load.buffer), self._kinds[index]]
+        layer, load = self._weights.take(index)
         # the object is of a buffer, the change of a layer
-        if self._changes:
+        if load is not None and self._changes:
             layer.adapt(self._changes[index])
         return layer, load
 
-    def _take(self, index: int) -> _Load:
-        """Take the first load of the ring once it has arrived. Raises ReadError."""
-        load = self._ring.popleft()
-        assert load.index == index, "the ring runs in the order of the layers"
-        if not load.ticket.done():
-            begun = time.perf_counter()
-            load.ticket.settle()
-            self.traffic.waited += time.perf_counter() - begun
-        try:
-            load.ticket.wait()
-        except BaseException:
-            self._ring.appendleft(load)
-            raise
-        return load
-
-    def _release(self, load: _Load, results: Sequence[mx.array]) -> None:
+    def _release(self, load: Load, results: Sequence[mx.array]) -> None:
         """Wait until nothing computes from a buffer any more, and read into it what comes next."""
         mx.eval(*results)
-        self.traffic.passes += self._groups[load.index].nbytes / self.streamed_bytes
-        self._read_ahead([load.buffer])
-
-    def _read_ahead(self, buffers: Sequence[WeightBuffer]) -> None:
-        """Begin to fill free buffers with the layers that come next."""
-        for buffer in buffers:
-            index = self._streamed[self._next]
-            self._next = (self._next + 1) % len(self._streamed)
-            ticket = self._reader.submit(self._groups[index].extents, buffer.memory)
-            self._ring.append(_Load(buffer, index, ticket))
-
-    def _rewind(self) -> None:
-        """Let the ring begin with the first streamed layer, as it does after a whole run."""
-        if len(self._ring) != len(self._buffers) or self._ring[0].index != self._streamed[0]:
-            self._drop_reads()
-            self._next = 0
-            self._read_ahead(self._buffers)
+        self._weights.release(load)
 
     def _stop_half_way(self) -> None:
         """Wait for the arithmetic, and for reads under way: then every buffer is free."""
         mx.synchronize()
-        self._drop_reads()
-
-    def _drop_reads(self) -> None:
-        """Forget what is being read, once those reads have ended."""
-        for load in self._ring:
-            load.ticket.settle()
-        self._ring.clear()
+        self._weights.stop()
 
 
 def _through(layer: Layer, hidden: mx.array, spans: Sequence[Span], index: int) -> mx.array:
