@@ -1,4 +1,4 @@
-"""Weights larger than memory: groups of tensors that stay, and a ring of buffers for the others."""
+"""Weights larger than memory: groups of tensors that stay, and a ring of buffers."""
 
 from __future__ import annotations
 
