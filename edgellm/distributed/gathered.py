@@ -18,6 +18,7 @@ from edgellm.files.given_path import given_path
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
+from edgellm.reading.tuning import measure_disk
 from edgellm.settings import LoadSettings
 
 
@@ -130,3 +131,16 @@ def require_same_arithmetic(machine: Machine, own: dict[str, str], other: dict[s
             f"one with {own['instructions']}: results may differ in their last bits",
             stacklevel=3,
         )
+
+
+def disk_rates(gathered: Gathered) -> list[float]:
+    """Measure the disks of all machines: bytes per second."""
+    return [disk_rate(gathered.checkpoint, peer) for peer in (None, *gathered.peers)]
+
+
+def disk_rate(model: Checkpoint, peer: Peer | None) -> float:
+    """Measure the disk of another machine, or of this one: bytes per second."""
+    if peer is not None:
+        answer, _ = peer.request({"ask": "disk"})
+        return float(answer["answer"])
+    return measure_disk(sorted({extent.file for layer in model.layers for extent in layer.extents}))

@@ -12,7 +12,7 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
 from edgellm.console import terminal
-from edgellm.console.training.plan_table import show_training_plan
+from edgellm.console.training.plan_table import show_together_plan, show_training_plan
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError, UnsupportedModelError
 from edgellm.settings import LoadSettings, parse_budget
@@ -88,13 +88,13 @@ def plan(
     if sim_disk:
         target = replace(target, disk=parse_budget(sim_disk.removesuffix("/s")))
     checkpoint, downloaded = inspect_model(model)
+    if settings.machines is not None and target != TargetMachine():
+        raise ConfigError(
+            "several machines are measured, not described",
+            hint="leave out --machines, or --sim-ram and --sim-disk",
+        )
     if settings.machines is not None and not train:
-        if target != TargetMachine():
-            raise ConfigError(
-                "several machines are measured, not described",
-                hint="leave out --machines, or --sim-ram and --sim-disk",
-            )
-        from edgellm.distributed.choice import forecast_cluster
+        from edgellm.distributed.forecast import forecast_cluster
 
         cluster = {"model": model, **forecast_cluster(checkpoint, settings).as_dict()}
         if json:
@@ -109,6 +109,8 @@ def plan(
     facts["busy"] = describe_load()
     if json:
         terminal.write_json({"model": model, **facts})
+    elif train and settings.machines is not None:
+        show_together_plan(facts, name=model)
     elif train:
         show_training_plan(facts, name=model)
     else:
@@ -125,12 +127,16 @@ def _training_facts(
 ) -> dict[str, Any]:
     """Return the plan of a training run, of whose data the lengths are not known."""
     from edgellm.checkpoint.checkpoint import Checkpoint
+    from edgellm.training.forecast.together_forecast import forecast_together
     from edgellm.training.forecast.training_forecast import forecast_training
 
-    if settings != LoadSettings(memory=settings.memory, backend=settings.backend):
+    of_training = LoadSettings(
+        memory=settings.memory, backend=settings.backend, machines=settings.machines
+    )
+    if settings != of_training:
         raise ConfigError(
-            "--context, --context-window, --kv-bits, --draft, --adapter and --beams say nothing of "
-            "training",
+            "--context, --context-window, --kv-bits, --draft, --adapter, --split and --beams say "
+            "nothing of training",
             hint="leave them out; --max-tokens is the length of a record",
         )
     if not isinstance(checkpoint, Checkpoint):
@@ -138,12 +144,21 @@ def _training_facts(
             f"{checkpoint.config.model_type} runs through mlx-lm alone, and cannot be trained here",
             hint="train a model that edgellm runs itself: edgellm info says",
         )
+    lengths = [training.max_tokens] * training.batch
+    if settings.machines is not None:
+        return forecast_together(
+            checkpoint,
+            training.settings(),
+            settings,
+            lengths=lengths,
+            asks=training.answers > 0,
+        ).as_dict()
     return forecast_training(
         checkpoint,
         training.settings(),
         settings,
         target,
-        lengths=[training.max_tokens] * training.batch,
+        lengths=lengths,
         here=here,
         asks=training.answers > 0,
     ).as_dict()

@@ -26,6 +26,27 @@ def show_training_plan(plan: Mapping[str, Any], *, name: str) -> None:
     show_rows(rows, title=name)
 
 
+def show_together_plan(plan: Mapping[str, Any], *, name: str) -> None:
+    """Write what ``TogetherForecast.as_dict`` returns; ``busy`` says what else the machine did."""
+    rows: list[Row] = [("learned", f"{count(plan['learned'])} numbers")]
+    for machine in plan["machines"]:
+        text = f"{machine['tokens']:,} tokens in {seconds(machine['seconds'])}; "
+        text += f"{size(machine['total_bytes'])} of {size(machine['budget'])}, "
+        text += f"{machine['pinned']} of {plan['layers']} layers in memory; "
+        text += f"{machine['arithmetic'] / 1e9:.3g} GFLOP/s"
+        if machine["bytes_moved"]:
+            text += f"; {size(machine['bytes_moved'])} from and to a disk of "
+            text += rate(machine["disk_bytes_per_second"])
+        if machine["trip_seconds"]:
+            text += f"; numbers there and back in {seconds(machine['trip_seconds'])}"
+        rows.append((machine["name"], text))
+    message = size(plan["message_bytes"])
+    rows.append(("a step", f"{plan['step_tokens']:,} tokens; {message} to each machine and back"))
+    measured = f", measured while {plan['busy']}" if plan["busy"] else ""
+    rows.append(("time a step", f"{seconds(plan['seconds_a_step'])}{measured}"))
+    show_rows(rows, title=name)
+
+
 def _moved(plan: Mapping[str, Any]) -> str:
     if not plan["bytes_read"]:
         return "nothing"

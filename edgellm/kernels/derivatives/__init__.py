@@ -1,6 +1,5 @@
-"""Kernels of training: derivatives by what goes into products, products of plain numbers.
+"""Kernels of derivatives by what goes into a product with a frozen weight.
 
 ``turn.py`` makes plain numbers of a weight's rows, turned, for the products of many tokens;
-``pair_matmul.py`` multiplies by packed codes as they are, in pairs of bfloat16;
-``strided_matmul.py`` multiplies plain numbers as they lie, of changes and of attention.
+``pair_matmul.py`` multiplies by packed codes as they are, in pairs of bfloat16.
 """

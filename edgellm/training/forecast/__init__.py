@@ -1,4 +1,4 @@
 """Training before it begins: its memory, what a step reads, and how long it takes.
 
-``training_forecast.py`` has the figures, ``arithmetic_rate.py`` measures one layer for them.
+``training_forecast.py`` has the figures of one machine, ``together_forecast.py`` those of several.
 """

@@ -12,7 +12,10 @@ from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.forecast import TargetMachine
 from edgellm.settings import LoadSettings
-from edgellm.training.forecast.arithmetic_rate import (
+from edgellm.training.full.memory import least_full, plan_full
+from edgellm.training.full.weights import require_plain
+from edgellm.training.learners.adapter_memory import TrainingMemory, least_memory, plan_training
+from edgellm.training.learners.arithmetic_rate import (
     OPERATIONS,
     OPERATIONS_OF_ALL,
     OPERATIONS_OF_REFERENCE,
@@ -20,9 +23,6 @@ from edgellm.training.forecast.arithmetic_rate import (
     matrix_numbers,
     measure_rate,
 )
-from edgellm.training.full.memory import least_full, plan_full
-from edgellm.training.full.weights import require_plain
-from edgellm.training.learners.adapter_memory import TrainingMemory, least_memory, plan_training
 from edgellm.training.low_rank import count_learned, first_changed
 from edgellm.training.run.settings import TrainSettings
 

@@ -51,13 +51,11 @@ class TogetherLearner(Generic[Item]):
 
     def facts(self) -> dict[str, Any]:
         """Return what a run that goes on needs to know of its machines."""
-        return {"paces": self.shares.paces if self.shares.measured else None}
+        return {"shares": self.shares.document()}
 
     def go_on(self, facts: Mapping[str, Any]) -> None:
         """Share as a run did that was saved, where it had as many machines."""
-        paces = facts.get("paces")
-        if isinstance(paces, list) and len(paces) == len(self.names):
-            self.shares.go_on(paces)
+        self.shares.go_on(facts.get("shares"))
 
     @property
     def names(self) -> list[str]:
@@ -78,28 +76,19 @@ class TogetherLearner(Generic[Item]):
             ReadError: a layer cannot be read, here or there.
         """
         shares = self.shares.of(items)
-        asked = {"ask": "derivatives", "step": step}
-        parts: list[StepGradients] = []
-        seconds = [0.0]
-        with self._asked(asked, shares, numbers) as replies:
+        seconds = [0.0] * len(shares)
+        own: StepGradients | None = None
+        with self._asked({"ask": "derivatives", "step": step}, shares, numbers) as replies:
             if shares[0]:
                 begun = time.perf_counter()
-                parts.append(self._own.gradients(shares[0], numbers, step))
+                own = self._own.gradients(shares[0], numbers, step)
                 seconds[0] = time.perf_counter() - begun
-            for answer in replies():
-                seconds.append(0.0)
-                if answer is not None:
-                    head, body = answer
-                    by_changes = self._layout.changes(body)
-                    parts.append(
-                        StepGradients(
-                            _number(head["loss"]), head["asked"], by_changes, head["figures"]
-                        )
-                    )
-                    seconds[-1] = head["seconds"]
+            answers = replies()
+        for machine, (head, _) in answers.items():
+            seconds[machine] = head["seconds"]
         tokens = [sum(item.length for item in share) for share in shares]
         self.shares.ended(tokens, seconds)
-        return _joined(parts, dict(zip(self.names, tokens, strict=True)))
+        return self._joined(own, list(answers.values()), dict(zip(self.names, tokens, strict=True)))
 
     def loss_of(self, items: Sequence[Item], numbers: Sequence[Change]) -> Losses:
         """Return the loss of items, of all machines' shares. Raises as ``gradients`` does."""
@@ -108,10 +97,7 @@ class TogetherLearner(Generic[Item]):
         with self._asked({"ask": "losses"}, shares, numbers) as replies:
             if shares[0]:
                 found.append(self._own.loss_of(shares[0], numbers))
-            for answer in replies():
-                if answer is not None:
-                    head, _ = answer
-                    found.append(Losses(_number(head["loss"]), head["asked"], head["figures"]))
+            found += [_losses(head) for head, _ in replies().values()]
         asked = sum(each.asked for each in found)
         return Losses(sum(each.total for each in found), asked, _means(found, asked))
 
@@ -125,28 +111,49 @@ class TogetherLearner(Generic[Item]):
         for peer in self._peers:
             peer.close()
 
-    def _part(self, head: Mapping[str, Any], body: memoryview) -> StepGradients:
-        """Return what another machine answered."""
-        loss = _number(head["loss"])
-        return StepGradients(loss, head["asked"], self._layout.changes(body), head["figures"])
+    def _joined(
+        self, own: StepGradients | None, answers: Sequence[Reply], shares: Mapping[str, int]
+    ) -> StepGradients:
+        """Return the mean of all shares, each weighted by what it is the mean of.
+
+        Derivatives are added one array after the other, this machine's first.
+        """
+        parts = [_losses(head) for head, _ in answers]
+        sums: list[Change] = self._layout.empty()
+        if own is not None:
+            parts.insert(0, Losses(own.loss, own.asked, own.figures))
+            sums = own.by_changes
+        asked = sum(part.asked for part in parts)
+        if own is not None:
+            for change in sums:
+                for name in change:
+                    change[name] = change[name] * (own.asked / asked)
+                    mx.eval(change[name])
+        for head, body in answers:
+            for layer, name, array in self._layout.arrays(body):
+                weighted = array * (head["asked"] / asked)
+                change = sums[layer]
+                change[name] = change[name] + weighted if name in change else weighted
+                mx.eval(change[name])
+        loss = sum(part.total * part.asked for part in parts) / asked
+        return StepGradients(loss, asked, sums, _means(parts, asked), shares)
 
     @contextmanager
     def _asked(
         self, head: Mapping[str, Any], shares: Sequence[Sequence[Item]], numbers: Sequence[Change]
-    ) -> Iterator[Callable[[], list[Reply | None]]]:
-        """Ask the others for their shares, and yield what waits for their answers in order.
+    ) -> Iterator[Callable[[], dict[int, Reply]]]:
+        """Ask the others for their shares, and yield what waits for their answers.
 
-        Who has no share is not asked: None.
+        These come in the order of the machines, by their numbers; who has no share is not asked.
         """
-        flat = self._layout.parts(numbers)
+        flat, others = self._layout.parts(numbers), shares[1:]
         with naming_what_to_do(), ExitStack() as stack:
-            answers = [
-                stack.enter_context(peer.asking(head, [*flat, packed_items(share)]))
+            answers = {
+                machine: stack.enter_context(peer.asking(head, [*flat, packed_items(share)]))
+                for machine, (peer, share) in enumerate(zip(self._peers, others, strict=True), 1)
                 if share
-                else None
-                for peer, share in zip(self._peers, shares[1:], strict=True)
-            ]
-            yield lambda: [None if answer is None else answer(always) for answer in answers]
+            }
+            yield lambda: {machine: answer(always) for machine, answer in answers.items()}
 
 
 @contextmanager
@@ -162,27 +169,13 @@ def naming_what_to_do() -> Iterator[None]:
         ) from error
 
 
-def _number(value: float | None) -> float:
-    """Return a loss that was sent; one that is not finite has no number in JSON."""
-    return float("nan") if value is None else value
+def _losses(head: Mapping[str, Any]) -> Losses:
+    """Return the loss that a machine answered; one that is not finite has no number in JSON."""
+    loss = float("nan") if head["loss"] is None else head["loss"]
+    return Losses(loss, head["asked"], head["figures"])
 
 
-def _joined(parts: Sequence[StepGradients], shares: Mapping[str, int]) -> StepGradients:
-    """Return the mean of parts of a step, each weighted by what it is the mean of."""
-    asked = sum(part.asked for part in parts)
-    sums: list[Change] = [{} for _ in parts[0].by_changes]
-    for part in parts:
-        weight = part.asked / asked
-        for total, own in zip(sums, part.by_changes, strict=True):
-            for name, array in own.items():
-                weighted = array * weight
-                total[name] = total[name] + weighted if name in total else weighted
-                mx.eval(total[name])
-    loss = sum(part.loss * part.asked for part in parts) / asked
-    return StepGradients(loss, asked, sums, _means(parts, asked), shares)
-
-
-def _means(parts: Sequence[StepGradients] | Sequence[Losses], asked: int) -> dict[str, float]:
+def _means(parts: Sequence[Losses], asked: int) -> dict[str, float]:
     """Return further means of parts as those of all."""
     return {
         name: sum(part.figures[name] * part.asked for part in parts) / asked

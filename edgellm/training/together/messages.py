@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -48,24 +48,32 @@ class Layout:
                 views.append(memoryview(np.ascontiguousarray(numbers)).cast("B"))
         return views
 
+    def empty(self) -> list[Change]:
+        """Return a change of each layer without numbers."""
+        return [{} for _ in self._shapes]
+
     def changes(self, body: memoryview) -> list[Change]:
         """Return the numbers of a buffer, copied. Raises MachineError where these are not all."""
+        changes = self.empty()
+        for layer, name, array in self.arrays(body):
+            changes[layer][name] = array
+        return changes
+
+    def arrays(self, body: memoryview) -> Iterator[tuple[int, str, mx.array]]:
+        """Yield each array of a buffer, copied, with its layer and name. Raises MachineError."""
         if body.nbytes != self.nbytes:
             raise MachineError(
                 f"{body.nbytes} bytes of numbers came, and the adapter has {self.nbytes}"
             )
         flat = np.frombuffer(body, np.float32)
-        changes: list[Change] = []
         place = 0
-        for shapes in self._shapes:
-            own: Change = {}
+        for layer, shapes in enumerate(self._shapes):
             for name, shape in shapes.items():
                 count = math.prod(shape)
-                own[name] = mx.array(flat[place : place + count].reshape(shape))
+                array = mx.array(flat[place : place + count].reshape(shape))
+                mx.eval(array)
+                yield layer, name, array
                 place += count
-            changes.append(own)
-        mx.eval(changes)
-        return changes
 
 
 def packed_items(items: Sequence[Any]) -> memoryview:
@@ -86,12 +94,16 @@ def unpacked_items(body: memoryview, *, pairs: bool) -> list[Any]:
     found: list[TrainingSequence] = []
     place = 0
     while place < len(flat):
-        length, number = flat[place : place + 2]
+        length = flat[place]
         begin, middle, end = place + 2, place + 2 + length, place + 2 + 2 * length
         if length < 1 or end > len(flat):
             raise MachineError("a record came that is cut off")
-        found.append(TrainingSequence(tuple(flat[begin:middle]), tuple(flat[middle:end]), number))
+        found.append(
+            TrainingSequence(tuple(flat[begin:middle]), tuple(flat[middle:end]), flat[place + 1])
+        )
         place = end
     if not pairs:
         return list(found)
+    if len(found) % 2:
+        raise MachineError("an answer came without the other one of its pair")
     return [PreferencePair(*found[at : at + 2]) for at in range(0, len(found), 2)]

@@ -18,6 +18,7 @@ from edgellm.errors import MachineError
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.training.learners.adapter_task import AdapterTask, open_learner
+from edgellm.training.learners.arithmetic_rate import measure_rate
 from edgellm.training.learners.learner import Learner
 from edgellm.training.low_rank import Change
 from edgellm.training.together.messages import Layout, unpacked_items
@@ -50,6 +51,8 @@ class TrainingSession(Session):
                 return self._derivatives(head, body)
             case "losses":
                 return self._losses(body), ()
+            case "training rate":
+                return {"answer": self._rate(head)}, ()
         return super()._answer(head, body)
 
     def _learn(self, head: Mapping[str, Any], body: memoryview) -> Mapping[str, Any]:
@@ -104,6 +107,13 @@ class TrainingSession(Session):
             found = learner.loss_of(items, numbers)
         total = found.total if math.isfinite(found.total) else None
         return {"loss": total, "asked": found.asked, "figures": found.figures}
+
+    def _rate(self, head: Mapping[str, Any]) -> float:
+        """Measure how fast a layer goes there and back: operations per second."""
+        settings, task = settings_from(head["settings"], self._settings), task_from(head["task"])
+        with borrowed_stream():
+            rate = measure_rate(self._checkpoint, task.lora, settings, tokens=task.micro_tokens)
+        return rate.operations
 
     def _share_of(self, body: memoryview) -> tuple[Learner[Any], list[Any], list[Change]]:
         """Return the learner, and the records and numbers that came."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edgellm.training.learners.learner import TrainingItem
 
@@ -31,20 +32,29 @@ class Shares:
     Attributes:
         rooms: tokens of a step that each machine has memory for.
         paces: seconds per token of each machine, or any numbers in their proportion.
+        trips: seconds of a step's numbers to each machine and back.
         is_fixed: whether they stay as they are.
-        measured: whether they come of this run's steps.
+        measured: whether paces are seconds, of this run's steps or of a saved one's.
     """
 
     rooms: Sequence[int]
     paces: list[float]
+    trips: list[float]
     is_fixed: bool = False
     measured: bool = False
     _seen: list[list[float]] = field(default_factory=list)
 
-    def go_on(self, paces: Sequence[float]) -> None:
-        """Take paces that were measured before."""
-        if not self.is_fixed and all(isinstance(pace, float) and pace > 0 for pace in paces):
-            self.paces, self.measured = list(paces), True
+    def document(self) -> dict[str, Any] | None:
+        """Return what was measured, to be saved; None: nothing was."""
+        return {"paces": self.paces, "trips": self.trips} if self.measured else None
+
+    def go_on(self, document: object) -> None:
+        """Share as was saved, where that was of as many machines."""
+        if self.is_fixed or not isinstance(document, dict):
+            return
+        paces, trips = document.get("paces"), document.get("trips")
+        if _are_seconds(paces, len(self.paces)) and _are_seconds(trips, len(self.trips)):
+            self.paces, self.trips, self.measured = list(paces), list(trips), True
 
     def of(self, items: Sequence[Item]) -> list[list[Item]]:
         """Return each machine's records, in the order in which they are given.
@@ -57,7 +67,7 @@ class Shares:
             length = items[place].length
             # rooms together hold a whole step, so one of them has some left
             able = [each for each in range(len(taken)) if taken[each] < self.rooms[each]]
-            best = min(able, key=lambda each: (taken[each] + length) * self.paces[each])
+            best = min(able, key=lambda each: self._end(each, taken[each] + length))
             taken[best] += length
             owner[place] = best
         return [
@@ -70,20 +80,34 @@ class Shares:
         if self.is_fixed or not all(tokens):
             return False
         self._seen.append([own / count for own, count in zip(seconds, tokens, strict=True)])
-        if not self.measured:
-            if len(self._seen) < FIRST_STEPS:
-                return False
-            paces = [min(each) for each in zip(*self._seen, strict=True)]
-            self.measured = True
-        else:
-            if len(self._seen) < LOOKED_AT:
-                return False
-            paces = [statistics.median(each) for each in zip(*self._seen, strict=True)]
-            best = sum(tokens) / sum(1 / pace for pace in paces)
-            slowest = max(pace * count for pace, count in zip(paces, tokens, strict=True))
-            if slowest < UNEVEN * best:
-                self._seen.clear()
-                return False
+        if len(self._seen) < (LOOKED_AT if self.measured else FIRST_STEPS):
+            return False
+        settled = statistics.median if self.measured else min
+        paces = [settled(each) for each in zip(*self._seen, strict=True)]
         self._seen.clear()
-        self.paces = paces
+        if self.measured and not self._are_apart(tokens, paces):
+            return False
+        self.paces, self.measured = paces, True
         return True
+
+    def _end(self, machine: int, tokens: int) -> float:
+        """Return when a machine ends with so many tokens."""
+        trip = self.trips[machine] if self.measured else 0.0
+        return trip + tokens * self.paces[machine]
+
+    def _are_apart(self, tokens: Sequence[int], paces: Sequence[float]) -> bool:
+        """Return whether shares of these tokens end much later than the best ones would."""
+        ends = [
+            trip + count * pace for trip, count, pace in zip(self.trips, tokens, paces, strict=True)
+        ]
+        waited = sum(trip / pace for trip, pace in zip(self.trips, paces, strict=True))
+        best = (sum(tokens) + waited) / sum(1 / pace for pace in paces)
+        return max(ends) > UNEVEN * best
+
+
+def _are_seconds(values: object, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(each, float) and 0 <= each < math.inf for each in values)
+    )

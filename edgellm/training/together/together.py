@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.distributed.gathered import call_machines, machines_of, require_same_arithmetic
 from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
-from edgellm.distributed.remote.peer import asking_all
+from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.settings import LoadSettings
@@ -21,6 +22,9 @@ from edgellm.training.together.learner import TogetherLearner
 from edgellm.training.together.messages import Layout
 from edgellm.training.together.share_memory import plan_share, task_document
 from edgellm.training.together.shares import Shares
+
+MEASURED_BYTES, TRIPS = 1 << 20, 3
+"""Of the numbers of a step, and how often they are sent to measure a link."""
 
 OpenOwn = Callable[..., Learner[Any]]
 """Opens this machine's learner, as ``open_learner`` does."""
@@ -117,7 +121,8 @@ class Together:
             for peer, answer in zip(peers, answers, strict=True):
                 require_same_arithmetic(peer.machine, facts, answer["arithmetic"])
             rooms = [self._share.room, *(answer["room"] for answer in answers)]
-            learner = TogetherLearner(own, peers, layout, self._shares(rooms))
+            trips = [0.0, *(trip_seconds(peer, layout.nbytes) for peer in peers)]
+            learner = TogetherLearner(own, peers, layout, self._shares(rooms, trips))
             on_failure.pop_all()
         learner.notes = [
             f"{peer.machine.name}: {answer['memory']}"
@@ -125,7 +130,18 @@ class Together:
         ]
         return learner
 
-    def _shares(self, rooms: Sequence[int]) -> Shares:
+    def _shares(self, rooms: Sequence[int], trips: list[float]) -> Shares:
         if self._given is None:
-            return Shares(rooms, [1.0] * self._count)
-        return Shares(rooms, [1 / own for own in self._given], is_fixed=True)
+            return Shares(rooms, [1.0] * self._count, trips)
+        return Shares(rooms, [1 / own for own in self._given], trips, is_fixed=True)
+
+
+def trip_seconds(peer: Peer, nbytes: int) -> float:
+    """Measure the time of so many bytes to a machine and back, of many by some of them."""
+    some = memoryview(bytes(min(nbytes, MEASURED_BYTES)))
+    times = []
+    for _ in range(TRIPS):
+        begun = time.perf_counter()
+        peer.request({"ask": "echo"}, [some])
+        times.append(time.perf_counter() - begun)
+    return min(times) * nbytes / some.nbytes

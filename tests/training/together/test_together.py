@@ -4,18 +4,25 @@ import dataclasses
 from contextlib import contextmanager
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from support.clusters import members
 from support.task_files import write_rows
-from support.training import LORA, in_four_bits, numbers_of
+from support.tiny import LLAMA, write_model
+from support.training import LORA, in_four_bits, moved, numbers_of, torch_loss
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters import convert
 from edgellm.errors import ConfigError, MachineError, MemoryBudgetError
 from edgellm.settings import LoadSettings
+from edgellm.training.adapter_folder import write_adapter
 from edgellm.training.learners.adapter_memory import COPIES
 from edgellm.training.learners.adapter_task import AdapterTask
+from edgellm.training.low_rank import initial_changes
+from edgellm.training.run.order import step_items
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.train import TrainRequest, open_run
+from edgellm.training.start_adapter import Start
 from edgellm.training.together.session import TrainingSession
 from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
 
@@ -68,17 +75,67 @@ def test_two_machines_take_the_steps_of_one(folder, tmp_path, kind):
     settings = {"stage": kind} if kind == "dpo" else {}
     lora = dataclasses.replace(LORA, dora=kind == "dora", dropout=0.1)
     data = rows_file(tmp_path, PAIRS if kind == "dpo" else ROWS)
-    one, expected = steps_of(request(folder, data, tmp_path / "one", lora=lora, **settings))
+    asked = request(folder, data, tmp_path / "one", lora=lora, steps=3, **settings)
+    if kind == "dpo":  # the reference goes to the other machine, too
+        numbers = moved(initial_changes(read_checkpoint(folder).config, lora, 5), 0.1)
+        (tmp_path / "start").mkdir()
+        write_adapter(tmp_path / "start", numbers, lora, base="")
+        asked = dataclasses.replace(asked, start=Start(tmp_path / "start"))
+    one, expected = steps_of(asked)
     with machines(folder, tmp_path / "hosts") as hosts:
-        two, found = steps_of(
-            request(folder, data, tmp_path / "two", hosts=hosts, lora=lora, **settings)
-        )
+        load = dataclasses.replace(asked.load, machines=hosts)
+        two, found = steps_of(dataclasses.replace(asked, folder=tmp_path / "two", load=load))
     for own, other in zip(one, two, strict=True):
         assert other.loss == pytest.approx(own.loss, abs=1e-5)
         assert other.norm == pytest.approx(own.norm, rel=1e-5)
         assert other.asked == own.asked
-        assert list(other.shares) == ["here", *(name for name in other.shares if name != "here")]
+        assert other.figures == pytest.approx(own.figures, abs=1e-5)
+        assert len(other.shares) == 2
+        assert all(other.shares.values())
     assert near(expected, found) < 1e-5
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_shares_of_unequal_tokens_give_the_derivatives_of_torch(tmp_path):
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = write_model(tmp_path / "source", LLAMA)
+    convert(source, tmp_path / "sixteen", bits=16)
+    data = rows_file(tmp_path)
+    with machines(tmp_path / "sixteen", tmp_path / "hosts", ["1GB", "1GB"]) as hosts:
+        asked = request(tmp_path / "sixteen", data, tmp_path / "out", hosts=hosts, shares=(5, 2, 1))
+        with open_run(asked) as run:
+            items = step_items(run.data.sequences, 0, batch=6, seed=0)
+            numbers = moved(run.trainer.numbers, 0.05)
+            found = run._learner.gradients(items, numbers, 0)
+            apart = run._learner.shares.of(items)
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    names = [target.rpartition(".")[2] for target in LORA.targets]
+    model = peft.get_peft_model(
+        plain, peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=names)
+    )
+    parameters = dict(model.named_parameters())
+    keys = {
+        (layer, name): f"base_model.model.model.layers.{layer}.{name}.default.weight"
+        for layer, change in enumerate(numbers)
+        for name in change
+    }
+    for (layer, name), key in keys.items():
+        parameters[key].data.copy_(torch.tensor(np.array(numbers[layer][name])))
+    loss = torch_loss(model, items)
+    loss.backward()
+    assert found.loss == pytest.approx(loss.item(), abs=1e-5)
+    theirs = {place: parameters[key].grad.numpy() for place, key in keys.items()}
+    largest = max(np.abs(one).max() for one in theirs.values())
+    for (layer, name), expected in theirs.items():
+        ours = np.array(found.by_changes[layer][name])
+        assert np.abs(ours - expected).max() <= 1e-5 * largest
+    # the plain mean over machines, which ends where each has as many tokens, is another one
+    means = [torch_loss(model, share).item() for share in apart]
+    assert abs(sum(means) / len(means) - found.loss) > 1e-3
 
 
 def least_budget(folder, lengths, *, machines, copies):

@@ -1,0 +1,80 @@
+"""Shares end together, and stay as they are until they do not."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from edgellm.training.together.shares import FIRST_STEPS, LOOKED_AT, Shares
+
+
+@dataclass
+class Record:
+    length: int
+
+
+def records(*lengths):
+    return [Record(length) for length in lengths]
+
+
+def tokens_of(shares):
+    return [sum(item.length for item in share) for share in shares]
+
+
+def shares_of(paces=(1.0, 1.0), rooms=(1000, 1000), trips=(0.0, 0.0), **how):
+    return Shares(list(rooms), list(paces), list(trips), **how)
+
+
+def test_all_records_are_given_away_once_in_their_order():
+    items = records(5, 40, 7, 30, 12, 12, 50, 3)
+    found = shares_of().of(items)
+    assert sorted(map(id, [*found[0], *found[1]])) == sorted(map(id, items))
+    places = [[items.index(item) for item in share] for share in found]
+    assert places == [sorted(own) for own in places]
+    assert abs(tokens_of(found)[0] - tokens_of(found)[1]) <= 5
+
+
+def test_a_slow_machine_and_a_slow_link_get_less():
+    items = records(*[10] * 40)
+    assert tokens_of(shares_of((1.0, 3.0)).of(items)) == [300, 100]
+    far = shares_of((1.0, 1.0), trips=(0.0, 100.0), measured=True)
+    assert tokens_of(far.of(items)) == [250, 150]
+    assert tokens_of(shares_of((1.0, 1.0), trips=(0.0, 1e6), measured=True).of(items)) == [400, 0]
+
+
+def test_a_share_has_at_most_one_record_more_than_its_room():
+    items = records(*[10] * 40)
+    found = tokens_of(shares_of((1.0, 100.0), rooms=(205, 200)).of(items))
+    assert found[0] <= 205 + 10
+    assert sum(found) == 400
+
+
+def test_paces_are_those_of_the_first_steps_and_change_when_machines_end_apart():
+    shares = shares_of()
+    for step in range(FIRST_STEPS):
+        assert shares.document() is None
+        # the first step takes longer, and says nothing
+        assert shares.ended([100, 100], [1.0 + 9 * (step == 0), 2.0]) == (step == FIRST_STEPS - 1)
+    assert shares.document() == {"paces": [0.01, 0.02], "trips": [0.0, 0.0]}
+    for _ in range(3 * LOOKED_AT):
+        assert not shares.ended([200, 100], [2.1, 2.0])
+    told = [shares.ended([200, 100], [2.0, 6.0]) for _ in range(LOOKED_AT)]
+    assert told == [False] * (LOOKED_AT - 1) + [True]
+    assert shares.paces == pytest.approx([0.01, 0.06])
+
+
+def test_shares_that_were_given_stay():
+    shares = shares_of((1.0, 2.0), is_fixed=True)
+    assert not any(shares.ended([10, 10], [1.0, 9.0]) for _ in range(20))
+    shares.go_on({"paces": [1.0, 1.0], "trips": [0.0, 0.0]})
+    assert shares.paces == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "saved", [None, 3, {}, {"paces": [1.0], "trips": [0.0]}, {"paces": ["x", 1.0], "trips": [0, 0]}]
+)
+def test_what_was_saved_of_other_machines_is_measured_anew(saved):
+    shares = shares_of()
+    shares.go_on(saved)
+    assert not shares.measured
+    shares.go_on({"paces": [1.0, 3.0], "trips": [0.0, 0.5]})
+    assert shares.document() == {"paces": [1.0, 3.0], "trips": [0.0, 0.5]}
