@@ -90,10 +90,10 @@ SplitOption = Annotated[
     str,
     Option(
         "--split",
-        metavar="windows|rows",
-        help="What each machine has: layers that take turns, or rows of every matrix.",
+        metavar="auto|windows|rows",
+        help="What each machine has: layers that take turns, rows of every matrix, or the faster.",
         rich_help_panel=headings.MEMORY,
-        autocompletion=one_of("windows|rows"),
+        autocompletion=one_of("auto|windows|rows"),
     ),
 ]
 Turns = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.link_speed import measure_link
 from edgellm.llm import LLM
@@ -22,10 +23,11 @@ def cluster_fields(llm: LLM, settings: LoadSettings) -> dict[str, Any]:
     layers = llm.model.layers
     if not isinstance(layers, ClusterLayers):
         return {}
+    assert isinstance(llm.checkpoint, Checkpoint), "mlx-lm's models are on one machine"
     token_bytes = HIDDEN_BYTES * llm.checkpoint.config.hidden_size
     first, *others = (share.name for share in llm.machines)
     return {
-        "split": settings.split,
+        "split": llm.machines[0].split,
         "machines": [asdict(share) for share in llm.machines],
         "links": [
             {"first": first, "second": name, **asdict(measure_link(peer, token_bytes))}

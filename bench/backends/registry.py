@@ -56,7 +56,9 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-Split = Literal["windows", "rows"]
+MAX_RANKS = 64
+
+Split = Literal["auto", "windows", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class RuntimeSettings:
         adapter: the folder of a LoRA adapter beside the weights, in our own runtime.
         machines: a file that names several machines, over which our own runtime spreads the model.
         split: what each of them has, as ``LoadSettings`` has it.
+        tensor_parallel: processes that compute each matrix together, in torch.
         compile: whether a runtime that can compile its steps, or record them as a graph, does so.
     """
 
@@ -84,7 +87,8 @@ class RuntimeSettings:
     kv_bits: int | None = None
     adapter: str | None = None
     machines: str | None = None
-    split: Split = "windows"
+    split: Split = "auto"
+    tensor_parallel: int = 1
     compile: bool = True
 
     def __post_init__(self) -> None:
@@ -95,6 +99,11 @@ class RuntimeSettings:
             raise ConfigError(f"threads is {self.threads}; it must be between 1 and 1024")
         if self.memory is not None and self.memory <= 0:
             raise ConfigError(f"memory is {self.memory}; it must be above 0")
+        if not 1 <= self.tensor_parallel <= MAX_RANKS:
+            raise ConfigError(
+                f"tensor-parallel is {self.tensor_parallel}; it must be between 1 and {MAX_RANKS}",
+                hint="give as many ranks as there are GPUs",
+            )
         # which checks them
         LoadSettings(kv_bits=self.kv_bits, machines=self.machines, split=self.split)
 
@@ -180,7 +189,7 @@ class Backend:
     """A row of the table of backends.
 
     Attributes:
-        target: the class, as ``module:Class``.
+        target: the class, or a function that returns a runtime, as ``module:Class``.
         packages: all that Python must be able to import for it, beyond edgellm's own.
         install: the command that installs them.
         options: those fields of ``RuntimeSettings`` that mean something to it, of those that a
@@ -217,16 +226,17 @@ BACKENDS: dict[str, Backend] = {
     ),
     # the same weights in torch on an NVIDIA GPU
     "cuda": Backend(
-        target="edgellm.bench.torch_backend.runtime:CUDARuntime",
+        target="edgellm.bench.torch_backend.tensor_parallel.ranks:open_cuda",
         packages=("torch",),
         install=INSTALL_TORCH,
-        options=("dtype",),
+        options=("dtype", "tensor_parallel"),
     ),
     # the same weights in torch on the processor
     "cpu": Backend(
-        target="edgellm.bench.torch_backend.runtime:CPURuntime",
+        target="edgellm.bench.torch_backend.tensor_parallel.ranks:open_cpu",
         packages=("torch",),
         install=INSTALL_TORCH,
+        options=("threads", "dtype", "tensor_parallel"),
     ),
     # mlx-lm on the same folder
     "mlx-lm": Backend(

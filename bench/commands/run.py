@@ -129,7 +129,15 @@ def run(
     ] = None,
     dtype: common.DType = None,
     machines: common.Machines = None,
-    split: common.SplitOption = "windows",
+    split: common.SplitOption = "auto",
+    tensor_parallel: Annotated[
+        str,
+        Option(
+            metavar=common.NUMBERS,
+            help="Ranks that compute each matrix together in torch, each on a GPU of its own.",
+            rich_help_panel=headings.SPEED,
+        ),
+    ] = "1",
     endpoint: Annotated[
         str | None,
         Option(
@@ -208,6 +216,7 @@ def run(
         dtype=dtype,
         machines=common.absolute_file(machines),
         split=cast("Split", split),
+        tensor_parallel=common.split_numbers("tensor-parallel", tensor_parallel) or (1,),
         repetitions=repetitions,
         max_seconds=max_seconds,
         timeout=timeout,

@@ -141,7 +141,7 @@ def run(
     threads: setting_options.Threads = "",
     activations: common.Activations = "auto",
     machines: common.Machines = None,
-    split: common.SplitOption = "windows",
+    split: common.SplitOption = "auto",
     stride: Annotated[
         int | None,
         Option(

@@ -90,7 +90,7 @@ def load_fields(
     decodings: Sequence[Decoding],
     *,
     machines: str | None = None,
-    split: str = "windows",
+    split: str = "auto",
 ) -> dict[str, object]:
     """Return what differs from the defaults of ``LoadSettings``."""
     fields: dict[str, object] = {
@@ -102,7 +102,7 @@ def load_fields(
     fields = {name: value for name, value in fields.items() if value not in {None, 1}}
     if activations != "auto":
         fields["activations"] = activations
-    if split != "windows":
+    if split != "auto":
         fields["split"] = split
     return fields
 

@@ -269,5 +269,6 @@ def _common(session: Session, variant: ModelVariant) -> dict[str, Any]:
         "bits": variant.bits or session.bits,
         "memory_bytes": settings.memory,
         "dtype": settings.dtype,
+        "tensor_parallel": settings.tensor_parallel,
         "model_bytes": variant.nbytes,
     }

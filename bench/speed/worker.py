@@ -39,7 +39,8 @@ def serve(order: Message, tests: Iterator[Message], send: Send) -> None:
     rates = runtime.measure_rates() if isinstance(runtime, OnDevice) else None
     cluster = runtime.cluster_fields() if isinstance(runtime, OnMachines) else {}
     meter = None
-    if not cluster:  # what others need, no counter here knows
+    # what other machines and further GPUs need, no counter here knows
+    if not cluster and not (rates and order["settings"]["tensor_parallel"] > 1):
         meter = find_meter(gpu=rates is not None)
     try:
         send(

@@ -78,6 +78,8 @@ class Session:
             parts.append(f"{self.bits} bits")
         if self.settings.threads:
             parts.append(counted(self.settings.threads, "thread"))
+        if self.settings.tensor_parallel > 1:
+            parts.append(counted(self.settings.tensor_parallel, "rank"))
         if self.settings.memory:
             parts.append(f"{self.settings.memory / 1e6:,.0f} MB")
         return ", ".join(parts)
@@ -102,6 +104,7 @@ class Workload:
         dtype: the type of activations; None is the backend's own choice.
         machines: a file that names several machines for edgellm's own backend; None: this one.
         split: what each of them has.
+        tensor_parallel: numbers of ranks that compute each matrix together, in torch.
         repetitions: of each test.
         max_seconds: after which no further repetition of a test begins.
         timeout: seconds in which a worker must send a message.
@@ -127,7 +130,8 @@ class Workload:
     adapter: str | None = None
     dtype: str | None = None
     machines: str | None = None
-    split: Split = "windows"
+    split: Split = "auto"
+    tensor_parallel: tuple[int, ...] = (1,)
     repetitions: int = REPETITIONS
     max_seconds: float = MAX_SECONDS
     timeout: float = TIMEOUT
@@ -142,6 +146,8 @@ class Workload:
         RuntimeSettings(
             dtype=self.dtype, kv_bits=self.kv_bits, machines=self.machines, split=self.split
         )
+        for ranks in self.tensor_parallel:
+            RuntimeSettings(tensor_parallel=ranks)
         if self.machines is not None and len(self.models) > 1:
             raise ConfigError(
                 f"--machines have layers of one model, and there are {len(self.models)}",
@@ -206,7 +212,7 @@ class Workload:
             backend = backend_named(name)
             if (name, model) in self.skipped:
                 continue
-            for threads, memory in product(self.threads, self.memory):
+            for threads, memory, ranks in product(self.threads, self.memory, self.tensor_parallel):
                 options: dict[str, Any] = {
                     "threads": threads or core_count(),
                     "memory": memory,
@@ -215,6 +221,7 @@ class Workload:
                     "dtype": self.dtype,
                     "machines": self.machines,
                     "split": self.split,
+                    "tensor_parallel": ranks,
                 }
                 used = {option: options[option] for option in backend.options}
                 settings = RuntimeSettings(**used, context=context)
@@ -230,6 +237,7 @@ def unused_options(workload: Workload) -> list[str]:
         "adapter": workload.adapter is not None,
         "dtype": workload.dtype is not None,
         "machines": workload.machines is not None,
+        "tensor_parallel": max(workload.tensor_parallel) > 1,
     }
     return [
         f"--{option.replace('_', '-')} means nothing to {name}: it runs once, without"

@@ -88,6 +88,7 @@ SPEED_COLUMNS: Mapping[str, Column] = {
     "backend": ("backend", str),
     "bits": ("bits", str),
     "threads": ("threads", str),
+    "ranks": ("tensor_parallel", str),
     "batch": ("batch", str),
     "budget": ("memory_bytes", megabytes),
     "test": ("test", str),
@@ -101,7 +102,7 @@ SPEED_COLUMNS: Mapping[str, Column] = {
     "J/token": ("joules_per_token", lambda value: f"{value:.3g}"),
     "peak": ("peak_memory_bytes", megabytes),
 }
-WHERE_DIFFERENT = ("model", "bits", "threads", "batch", "budget")
+WHERE_DIFFERENT = ("model", "bits", "threads", "ranks", "batch", "budget")
 """Columns of speeds that are shown only where records differ in them."""
 
 WHERE_KNOWN = ("first token", "step p50", "p99", "GB/s", "of roofline", "J/token", "±")

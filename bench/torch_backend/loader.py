@@ -15,6 +15,7 @@ from edgellm.bench.torch_backend.linear import (
     QuantizedEmbedding,
 )
 from edgellm.bench.torch_backend.llama import Layer, Model
+from edgellm.bench.torch_backend.shard import WHOLE, GatheredLinear, Shard, SummedLinear
 from edgellm.bench.torch_backend.weights import (
     LinearWeights,
     QuantizedWeight,
@@ -46,25 +47,32 @@ class LoadedModel:
     weight_bytes_per_token: int
 
 
-def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
-    """Read all weights. Raises ReadError, or UnsupportedModelError for another family."""
+def load_model(checkpoint: Checkpoint, factory: LinearFactory, shard: Shard = WHOLE) -> LoadedModel:
+    """Read all weights, or a rank's.
+
+    Raises:
+        ReadError: a file cannot be read.
+        UnsupportedModelError: the family is another, or cannot be cut.
+        ConfigError: this model cannot be cut into so many.
+    """
     config = checkpoint.config
     if config.model_type not in COMPUTED:
         raise UnsupportedModelError(
             f"the bench's model in torch does not compute models of type {config.model_type}",
             hint=f"it computes {', '.join(sorted(COMPUTED))}",
         )
-    loader = _Loader(factory, FAMILIES[config.model_type].norm_offset)
+    shard.require_model(config)
+    loader = _Loader(factory, FAMILIES[config.model_type].norm_offset, shard)
     layers = [
         loader.layer(group, config, config.layer(index))
         for index, group in enumerate(checkpoint.layers)
     ]
     model = Model(
-        config=config,
+        config=shard.config(config),
         embed_tokens=_embedding(checkpoint.embed_tokens, factory),
         layers=layers,
         norm=loader.norm_weight(checkpoint.norm, "weight"),
-        lm_head=loader.linear([read_linear(checkpoint.lm_head or checkpoint.embed_tokens, "")]),
+        lm_head=loader.head(checkpoint.lm_head or checkpoint.embed_tokens, config.vocab_size),
         dtype=factory.dtype,
         device=factory.device,
     )
@@ -74,27 +82,41 @@ def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
 class _Loader:
     """Reads layers, and counts the bytes of their matrices."""
 
-    def __init__(self, factory: LinearFactory, norm_offset: float) -> None:
+    def __init__(self, factory: LinearFactory, norm_offset: float, shard: Shard) -> None:
         self.factory, self.norm_offset, self.nbytes = factory, norm_offset, 0
+        self.shard = shard
 
     def layer(self, group: TensorGroup, config: ModelConfig, own: LayerConfig) -> Layer:
         norms, heads = config.norms, config.query_key_norm
         return Layer(
             before_attention=self.norm(group, norms.before_attention),
-            qkv_proj=self.stack(group, "self_attn.qkv_proj"),
-            o_proj=self.stack(group, "self_attn.o_proj"),
+            qkv_proj=self.stack(group, "self_attn.qkv_proj", config),
+            o_proj=self.summed(self.stack(group, "self_attn.o_proj", config)),
             after_attention=self.norm(group, norms.after_attention),
             before_mlp=self.norm(group, norms.before_mlp),
-            gate_up_proj=self.stack(group, "mlp.gate_up_proj"),
-            down_proj=self.stack(group, "mlp.down_proj"),
+            gate_up_proj=self.stack(group, "mlp.gate_up_proj", config),
+            down_proj=self.summed(self.stack(group, "mlp.down_proj", config)),
             after_mlp=self.norm(group, norms.after_mlp),
             q_norm=self.norm(group, heads.query if heads else None),
             k_norm=self.norm(group, heads.key if heads else None),
             own=own,
         )
 
-    def stack(self, group: TensorGroup, name: str) -> Linear:
-        return self.linear(read_stack(group, name))
+    def stack(self, group: TensorGroup, name: str, config: ModelConfig) -> Linear:
+        return self.linear(
+            read_stack(
+                group,
+                name,
+                lambda member, weights: self.shard.linear(group, member, weights, config),
+            )
+        )
+
+    def summed(self, linear: Linear) -> Linear:
+        return linear if self.shard.is_whole else SummedLinear(linear)
+
+    def head(self, group: TensorGroup, vocabulary: int) -> Linear:
+        linear = self.linear([self.shard.head(read_linear(group, ""), vocabulary)])
+        return linear if self.shard.is_whole else GatheredLinear(linear, vocabulary)
 
     def linear(self, members: list[LinearWeights]) -> Linear:
         linears = [self.factory.make_linear(weights) for weights in members]

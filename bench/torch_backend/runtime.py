@@ -18,6 +18,7 @@ from edgellm.bench.torch_backend.decode import Sequences
 from edgellm.bench.torch_backend.linear import CPULinearFactory, LinearFactory
 from edgellm.bench.torch_backend.llama import Model, logits
 from edgellm.bench.torch_backend.loader import load_model
+from edgellm.bench.torch_backend.shard import WHOLE, Shard
 from edgellm.bench.torch_backend.weights import DTYPES
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine
@@ -31,9 +32,14 @@ class TorchRuntime:
     device = "torch"
 
     def __init__(
-        self, factory: LinearFactory, checkpoint: Checkpoint, *, static: bool = False
+        self,
+        factory: LinearFactory,
+        checkpoint: Checkpoint,
+        *,
+        shard: Shard = WHOLE,
+        static: bool = False,
     ) -> None:
-        loaded = load_model(checkpoint, factory)
+        loaded = load_model(checkpoint, factory, shard)
         self._model: Model | None = loaded.model
         self._static = static
         self._sequences: Sequences | None = None
@@ -110,23 +116,23 @@ class TorchRuntime:
 class CPURuntime(TorchRuntime):
     """Torch on the processor."""
 
-    def __init__(self, model: str, settings: RuntimeSettings) -> None:
+    def __init__(self, model: str, settings: RuntimeSettings, shard: Shard = WHOLE) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         checkpoint = read_checkpoint(locate(model))
-        super().__init__(CPULinearFactory(_dtype(checkpoint, settings)), checkpoint)
+        super().__init__(CPULinearFactory(_dtype(checkpoint, settings)), checkpoint, shard=shard)
         self.device: str = machine.chip_name()
 
 
 class CUDARuntime(TorchRuntime):
     """Torch on an NVIDIA GPU; steps are recorded as a CUDA graph unless ``compile`` is false."""
 
-    def __init__(self, model: str, settings: RuntimeSettings) -> None:
+    def __init__(self, model: str, settings: RuntimeSettings, shard: Shard = WHOLE) -> None:
         require_gpu()
         checkpoint = read_checkpoint(locate(model))
         factory = CUDALinearFactory(_dtype(checkpoint, settings), torch.device("cuda"))
         with torch.inference_mode():
-            super().__init__(factory, checkpoint, static=settings.compile)
+            super().__init__(factory, checkpoint, shard=shard, static=settings.compile)
         self.device: str = str(torch.cuda.get_device_name())
         if settings.compile:
             self.arithmetic += ", CUDA graph"

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -84,13 +84,20 @@ def read_tensor(tensor: TensorInfo) -> torch.Tensor:
     return torch.from_numpy(stored).view(DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
-def read_stack(group: TensorGroup, stack: str) -> list[LinearWeights]:
+def read_stack(
+    group: TensorGroup, stack: str, cut: Callable[[str, LinearWeights], LinearWeights]
+) -> list[LinearWeights]:
     """Read the matrices of a stack of ``tensor_order.STACKS``.
+
+    Args:
+        group: the layer.
+        stack: the name of the stack.
+        cut: returns the part of a matrix, by its name, that is wanted.
 
     Returns:
         One on top of the others where they are stored alike, else each by itself.
     """
-    members = [read_linear(group, name) for name in STACKS[stack]]
+    members = [cut(name, read_linear(group, name)) for name in STACKS[stack]]
     if len(members) == 1 or len({_kernel_key(member) for member in members}) > 1:
         return members
     return [_concatenate(members)]

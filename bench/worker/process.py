@@ -91,6 +91,11 @@ class WorkerProcess:
         else:
             self.kill()
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def send(self, order: Message) -> None:
         """Send one message; where the worker has ended it is lost, and ``receive`` says so."""
         assert self._process.stdin is not None

@@ -182,25 +182,45 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
 def show_cluster(plan: Mapping[str, Any]) -> None:
     """Write what ``ClusterForecast.as_dict`` returns."""
     rows = []
-    for machine in plan["machines"]:
-        layers, pinned = len(machine["layers"]), machine["pinned"]
-        text = f"{plural(layers, 'layer')}, {size(machine['total_bytes'])} of "
-        text += f"{size(machine['budget'])}; computes {rate(machine['weights_per_second'])}"
-        if machine["streamed_bytes"]:
-            text += f"; {pinned} in memory, {size(machine['streamed_bytes'])} read per token, "
-            text += f"at {rate(machine['disk_bytes_per_second'])}"
-        if machine["trip_seconds"]:
-            text += f"; {seconds(machine['trip_seconds'])} there and back"
-        rows.append((machine["name"], text))
-    split = "rows of every matrix"
-    if plan["windows"]:
-        split = plural(plan["windows"], "window")
+    for kind, forecast in plan["kinds"].items():
+        rows.append((f"by {kind}", _cluster_speed(forecast)))
+        rows += [(f"  {one['name']}", _machine_part(kind, one)) for one in forecast["machines"]]
+    rows += [(f"by {kind}", f"not possible: {why}") for kind, why in plan["refused"].items()]
     rows += [
-        ("split", f"{split}, {seconds(plan['link_seconds'])} per token on the way"),
         ("context", plural(plan["context"], "token")),
-        ("at most", speed(plan["tokens_per_second"])),
+        ("chosen", f"{plan['split']}: {plan['reason']}"),
     ]
     show_rows(rows, title=plan["model"])
+
+
+def _cluster_speed(forecast: Mapping[str, Any]) -> str:
+    arithmetic, link, read = (
+        _short_time(forecast[f"{name}_seconds"]) for name in ("arithmetic", "link", "read")
+    )
+    text = f"{speed(forecast['tokens_per_second'])} at most: arithmetic {arithmetic}, links {link}"
+    if forecast["read_seconds"]:
+        text += f"; meanwhile disks read for {read}"
+    if forecast["windows"]:
+        return f"{text}; {plural(forecast['windows'], 'window')}"
+    return text
+
+
+def _short_time(value: float) -> str:
+    return f"{1000 * value:.1f} ms" if value < 0.1 else seconds(value)
+
+
+def _machine_part(kind: str, machine: Mapping[str, Any]) -> str:
+    """Return in words what a machine of a cluster holds, reads and computes."""
+    layers = plural(len(machine["layers"]), "layer")
+    held = layers if kind == "windows" else f"{percent(machine['share'])} of {layers}"
+    text = f"{held}, {size(machine['total_bytes'])} of {size(machine['budget'])}; "
+    if machine["streamed_bytes"]:
+        text += f"{machine['pinned']} in memory, {size(machine['streamed_bytes'])} read per token "
+        text += f"at {rate(machine['disk_bytes_per_second'])}; "
+    text += f"computes {rate(machine['weights_per_second'])}"
+    if machine["trip_seconds"]:
+        text += f"; {_short_time(machine['trip_seconds'])} there and back"
+    return text
 
 
 def _weights_in_memory(plan: Mapping[str, Any], layers: str) -> list[Row]:

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm.device.streams import borrowed_stream
+from edgellm.distributed.choice import choose_split
+from edgellm.distributed.forecast import choose_cut
 from edgellm.distributed.gathered import (
     Gathered,
-    disk_rates,
     gather,
-    part_planner,
     require_same_arithmetic,
 )
-from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
+from edgellm.distributed.parts.cut import Cut
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
+from edgellm.distributed.parts.row_pass import gathered_columns
 from edgellm.distributed.parts.rows import checkpoint_rows, open_rows, share_rows
+from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.peer import Reply, asking_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
@@ -67,7 +69,8 @@ def open_cluster(
         checkpoint: the model.
         settings: as for ``load``; memory and threads are this machine's.
         progress: told of the bytes that arrive here.
-        cut: which machine has which layers; None: by their memories and disks.
+        cut: which machine has which layers; None: by their memories and disks, or rows of each,
+            as ``settings.split`` says.
         make_reader: opens what reads this machine's layers.
 
     Raises:
@@ -76,44 +79,14 @@ def open_cluster(
     """
     with ExitStack() as on_failure:
         gathered = gather(checkpoint, settings, on_failure)
-        if settings.split == "rows":
+        rates = Rates(gathered)
+        if cut is None and choose_split(gathered, rates) == "rows":
             opened = _open_rows(gathered, make_reader, progress, on_failure)
         else:
-            cut = cut or choose_cut(gathered).cut
+            cut = cut or choose_cut(gathered, rates).cut
             opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
         on_failure.pop_all()
     return opened
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenCut:
-    """Which machine has which layers, and by what that was chosen.
-
-    Attributes:
-        cut: the layers.
-        plans: of each machine, how they would lie in its memory.
-        disks: bytes per second of each machine's disk; None where no machine has to read.
-    """
-
-    cut: Cut
-    plans: Sequence[Plan]
-    disks: Sequence[float] | None
-
-
-def choose_cut(gathered: Gathered) -> ChosenCut:
-    """Choose which machine has which layers; disks are measured only where one has to read."""
-    plan_of, count = part_planner(gathered), len(gathered.checkpoint.layers)
-    machines = len(gathered.budgets)
-
-    def chosen(disks: Sequence[float] | None) -> ChosenCut:
-        counts = choose_counts(count, machines, plan_of, disks)
-        plans = [plan_of(machine, layers) for machine, layers in enumerate(counts)]
-        return ChosenCut(cut_layers(counts, in_turns=disks is not None), plans, disks)
-
-    in_memory = chosen(None)
-    if all(plan.resident for plan in in_memory.plans):
-        return in_memory
-    return chosen(disk_rates(gathered))
 
 
 def _open_parts(
@@ -161,7 +134,10 @@ def _open_parts(
     plans = _plans(local_plan, answers)
     count = len(checkpoint.layers)
     shares = machine_shares(
-        gathered, [(len(layers), len(layers) / count) for layers in cut.layers], plans
+        gathered,
+        [(len(layers), len(layers) / count) for layers in cut.layers],
+        plans,
+        split="windows",
     )
     return Opened(model, joined_plan(cut.layers, plans, local_plan), caches, reader, shares)
 
@@ -194,7 +170,14 @@ def _open_rows(
         model = load_model(outer, replace(part.plan, pinned=()), part.reader, settings)
         on_failure.callback(model.close)
         answers = _answers(gathered, replies())
-    model.layers = GatheredLayers(part, peers, openings)
+    model.layers = layers = GatheredLayers(
+        part,
+        peers,
+        openings,
+        shares=shares,
+        columns=gathered_columns(checkpoint.config, shares),
+    )
+    layers.meet()
     caches = ClusterCaches(
         part.caches,
         [
@@ -206,7 +189,9 @@ def _open_rows(
     plan = joined_plan([range(count)] * len(plans), plans, part.plan)
     inner = checkpoint.config.intermediate_size
     fractions = [(share.inner[1] - share.inner[0]) / inner for share in shares]
-    named = machine_shares(gathered, [(count, fraction) for fraction in fractions], plans)
+    named = machine_shares(
+        gathered, [(count, fraction) for fraction in fractions], plans, split="rows"
+    )
     return Opened(model, plan, caches, part.reader, named)
 
 

@@ -1,31 +1,16 @@
-"""A forecast of a cluster: each machine's layers and reads, and the time of a token."""
+"""The part of each machine of a cluster before it is loaded, and the time of a token."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.device.streams import borrowed_stream
-from edgellm.distributed.cluster import choose_cut
-from edgellm.distributed.gathered import Gathered, gather
-from edgellm.distributed.parts.part import shared_settings
-from edgellm.distributed.parts.rows import plan_rows, share_rows
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.gathered import Gathered, part_planner
+from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
+from edgellm.distributed.parts.rows import GATHERS, plan_rows, require_rows, share_rows
+from edgellm.distributed.rates import Rates
 from edgellm.memory_plan.plan import Plan
-from edgellm.models.arithmetic import arithmetic_of
-from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
-from edgellm.runtime.step_time import measure_step
-from edgellm.settings import LoadSettings
-
-ROUND_TRIPS = 20
-"""Trips of a token's hidden state, of which the median counts."""
-
-GATHERS = 4
-"""Trips of a token in each layer that is split by rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +19,8 @@ class MachinePart:
 
     Attributes:
         name: the machine's.
-        layers: the numbers of its layers.
+        layers: the numbers of the layers of which it has something.
+        share: the fraction of all layers' weights that it has.
         plan: how they would lie in its memory.
         disk: bytes per second of its disk; None where it reads nothing.
         weights: bytes of weights per second through its arithmetic.
@@ -43,6 +29,7 @@ class MachinePart:
 
     name: str
     layers: tuple[int, ...]
+    share: float
     plan: Plan
     disk: float | None
     weights: float
@@ -60,10 +47,25 @@ class MachinePart:
         """Seconds per token that its arithmetic needs."""
         return self.plan.weight_bytes_per_token / self.weights
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as one JSON object."""
+        return {
+            "name": self.name,
+            "layers": list(self.layers),
+            "share": self.share,
+            "pinned": len(self.plan.pinned),
+            "budget": self.plan.budget,
+            "total_bytes": self.plan.total_bytes,
+            "streamed_bytes": self.plan.streamed_bytes,
+            "disk_bytes_per_second": self.disk,
+            "weights_per_second": self.weights,
+            "trip_seconds": self.trip_seconds,
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class ClusterForecast:
-    """A cut, and how long a token would take.
+class KindForecast:
+    """A split of one kind, and how long a token would take.
 
     Attributes:
         parts: of each machine.
@@ -76,104 +78,106 @@ class ClusterForecast:
     link_seconds: float
 
     @property
-    def seconds_per_token(self) -> float:
-        """Disks read side by side; machines compute one after the other, or rows at once."""
-        read = max(part.read_seconds for part in self.parts)
+    def read_seconds(self) -> float:
+        """Seconds per token that the disks need, side by side."""
+        return max(part.read_seconds for part in self.parts)
+
+    @property
+    def arithmetic_seconds(self) -> float:
+        """Seconds per token of arithmetic: one machine after the other, or rows at once."""
         together = sum if self.windows else max
-        arithmetic = together(part.arithmetic_seconds for part in self.parts)
-        return max(read, arithmetic + self.link_seconds)
+        return together(part.arithmetic_seconds for part in self.parts)
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Disks read while machines compute and send: the slower of the two counts."""
+        return max(self.read_seconds, self.arithmetic_seconds + self.link_seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as one JSON object."""
         return {
-            "machines": [
-                {
-                    "name": part.name,
-                    "layers": list(part.layers),
-                    "pinned": len(part.plan.pinned),
-                    "budget": part.plan.budget,
-                    "total_bytes": part.plan.total_bytes,
-                    "streamed_bytes": part.plan.streamed_bytes,
-                    "disk_bytes_per_second": part.disk,
-                    "weights_per_second": part.weights,
-                    "trip_seconds": part.trip_seconds,
-                }
-                for part in self.parts
-            ],
+            "machines": [part.as_dict() for part in self.parts],
             "context": self.parts[0].plan.context,
             "windows": self.windows,
+            "read_seconds": self.read_seconds,
+            "arithmetic_seconds": self.arithmetic_seconds,
             "link_seconds": self.link_seconds,
             "seconds_per_token": self.seconds_per_token,
             "tokens_per_second": 1 / self.seconds_per_token,
         }
 
 
-def forecast_cluster(checkpoint: AnyCheckpoint, settings: LoadSettings) -> ClusterForecast:
-    """Call the machines, measure them and the links, and return what each would have.
+@dataclass(frozen=True, slots=True)
+class ChosenCut:
+    """Which machine has which layers.
 
-    Errors are those of ``open_cluster``.
+    Attributes:
+        cut: the layers.
+        plans: of each machine, how they would lie in its memory.
     """
-    with ExitStack() as stack:
-        gathered = gather(checkpoint, settings, stack)
-        if settings.split == "rows":
-            return _forecast_rows(gathered)
-        chosen = choose_cut(gathered)
-        cut = chosen.cut
-        parts = _parts(gathered, cut.layers, chosen.plans, chosen.disks)
-        link_seconds = sum(parts[window.machine].trip_seconds for window in cut.windows)
-        return ClusterForecast(parts, len(cut.windows), link_seconds)
+
+    cut: Cut
+    plans: Sequence[Plan]
 
 
-def _forecast_rows(gathered: Gathered) -> ClusterForecast:
-    """Return what each machine's rows would take, and how long a token."""
+def choose_cut(gathered: Gathered, rates: Rates) -> ChosenCut:
+    """Choose which machine has which layers; disks are measured only where one has to read."""
+    plan_of, count = part_planner(gathered), len(gathered.checkpoint.layers)
+    machines = len(gathered.budgets)
+
+    def chosen(disks: Sequence[float] | None) -> ChosenCut:
+        counts = choose_counts(count, machines, plan_of, disks)
+        plans = [plan_of(machine, layers) for machine, layers in enumerate(counts)]
+        return ChosenCut(cut_layers(counts, in_turns=disks is not None), plans)
+
+    in_memory = chosen(None)
+    if all(plan.resident for plan in in_memory.plans):
+        return in_memory
+    return chosen(rates.disks)
+
+
+def forecast_windows(gathered: Gathered, rates: Rates) -> KindForecast:
+    """Return what machines with windows of layers would take; errors are those of ``load``."""
+    chosen = choose_cut(gathered, rates)
+    cut, count = chosen.cut, len(gathered.checkpoint.layers)
+    shares = [len(layers) / count for layers in cut.layers]
+    parts = _parts(gathered, rates, list(zip(cut.layers, shares, chosen.plans, strict=True)))
+    hops = sum(rates.trips[window.machine] for window in cut.windows)
+    return KindForecast(parts, len(cut.windows), hops)
+
+
+def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
+    """Return what machines with rows of every matrix would take; errors are those of ``load``."""
     checkpoint = gathered.checkpoint
+    require_rows(checkpoint, gathered.settings)
+    shares = share_rows(checkpoint.config, gathered.budgets)
     plans = [
         plan_rows(checkpoint, share, gathered.settings_of(machine), layers_only=machine > 0)
-        for machine, share in enumerate(share_rows(checkpoint.config, gathered.budgets))
+        for machine, share in enumerate(shares)
     ]
-    count = len(checkpoint.layers)
-    parts = _parts(gathered, [tuple(range(count))] * len(plans), plans, None)
-    slowest = max(part.trip_seconds for part in parts)
-    return ClusterForecast(parts, 0, GATHERS * count * slowest)
+    inner = checkpoint.config.intermediate_size
+    fractions = [(share.inner[1] - share.inner[0]) / inner for share in shares]
+    layers = tuple(range(len(checkpoint.layers)))
+    held = [(layers, share, plan) for share, plan in zip(fractions, plans, strict=True)]
+    parts = _parts(gathered, rates, held)
+    return KindForecast(parts, 0, gather_seconds(gathered, rates))
+
+
+def gather_seconds(gathered: Gathered, rates: Rates) -> float:
+    """Return the seconds per token that rows are on their way between machines."""
+    return GATHERS * len(gathered.checkpoint.layers) * max(rates.trips)
 
 
 def _parts(
-    gathered: Gathered,
-    layers: Sequence[tuple[int, ...]],
-    plans: Sequence[Plan],
-    disks: Sequence[float] | None,
+    gathered: Gathered, rates: Rates, held: Sequence[tuple[tuple[int, ...], float, Plan]]
 ) -> list[MachinePart]:
-    """Measure arithmetic and links, and return all machines' parts."""
-    weights, trips = _arithmetic_rates(gathered), [0.0]
-    size = arithmetic_of(gathered.checkpoint, gathered.settings).dtype.size
-    hidden = memoryview(bytes(gathered.checkpoint.config.hidden_size * size))
-    trips += [_trip_seconds(peer, hidden) for peer in gathered.peers]
+    """Return the parts of all machines: layers, share and plan of each, and its speeds."""
     names = ["this machine", *(peer.machine.name for peer in gathered.peers)]
-    disk_rates: Sequence[float | None] = disks or [None] * len(plans)
+    pages = any(not plan.resident for _, _, plan in held)
+    disks: Sequence[float | None] = rates.disks if pages else [None] * len(held)
     return [
-        MachinePart(name, own, plan, None if plan.resident else disk, rate, trip)
-        for name, own, plan, disk, rate, trip in zip(
-            names, layers, plans, disk_rates, weights, trips, strict=True
+        MachinePart(name, layers, share, plan, None if plan.resident else disk, weights, trip)
+        for name, (layers, share, plan), disk, weights, trip in zip(
+            names, held, disks, rates.weights, rates.trips, strict=True
         )
     ]
-
-
-def _arithmetic_rates(gathered: Gathered) -> list[float]:
-    """Measure the arithmetic of all machines, one after the other: bytes of weights per second."""
-    with borrowed_stream():
-        rates = [measure_step(gathered.checkpoint, gathered.settings).weights_per_second]
-    for peer in gathered.peers:
-        told = {"ask": "arithmetic", "settings": shared_settings(gathered.settings)}
-        answer, _ = peer.request(told)
-        rates.append(float(answer["answer"]))
-    return rates
-
-
-def _trip_seconds(peer: Peer, hidden: memoryview) -> float:
-    """Measure the time of a token's hidden state to a machine and back."""
-    times = []
-    for _ in range(ROUND_TRIPS):
-        begun = time.perf_counter()
-        peer.request({"ask": "echo"}, [hidden])
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)

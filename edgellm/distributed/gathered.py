@@ -133,11 +133,6 @@ def require_same_arithmetic(machine: Machine, own: dict[str, str], other: dict[s
         )
 
 
-def disk_rates(gathered: Gathered) -> list[float]:
-    """Measure the disks of all machines: bytes per second."""
-    return [disk_rate(gathered.checkpoint, peer) for peer in (None, *gathered.peers)]
-
-
 def disk_rate(model: Checkpoint, peer: Peer | None) -> float:
     """Measure the disk of another machine, or of this one: bytes per second."""
     if peer is not None:

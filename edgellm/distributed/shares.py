@@ -24,6 +24,7 @@ class MachineShare:
         planned_bytes: weights, KV caches and working memory there.
         layers: of how many layers it computes something.
         share: the fraction of all layers, or of the rows of each, that it computes.
+        split: what is shared: ``windows`` of layers, or ``rows`` of every matrix.
     """
 
     name: str
@@ -33,10 +34,15 @@ class MachineShare:
     planned_bytes: int
     layers: int
     share: float
+    split: str
 
 
 def machine_shares(
-    gathered: Gathered, shares: Sequence[tuple[int, float]], plans: Sequence[Mapping[str, Any]]
+    gathered: Gathered,
+    shares: Sequence[tuple[int, float]],
+    plans: Sequence[Mapping[str, Any]],
+    *,
+    split: str,
 ) -> list[MachineShare]:
     """Return the machines, this one first, from layers and fraction of each, and their plans."""
     own = read_machines(given_path(gathered.settings.machines or ""))[0]
@@ -48,7 +54,7 @@ def machine_shares(
         ),
     ]
     return [
-        MachineShare(name, chip, memory, budget, int(plan["total_bytes"]), layers, fraction)
+        MachineShare(name, chip, memory, budget, int(plan["total_bytes"]), layers, fraction, split)
         for (name, chip, memory), budget, (layers, fraction), plan in zip(
             facts, gathered.budgets, shares, plans, strict=True
         )

@@ -10,9 +10,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from edgellm.distributed.links.call import call
 from edgellm.distributed.links.machines import Machine
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
-from edgellm.distributed.remote.peer import call
 from edgellm.errors import EdgeLLMError, MachineError
 
 _LOOK_SECONDS = 0.5

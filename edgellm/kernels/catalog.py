@@ -28,6 +28,7 @@ EMITTERS: Mapping[str, str] = {
     # derivatives
     "turn": "derivatives.turn:emit_turn",
     "pair_matmul": "derivatives.pair_matmul:emit_pair_matmul",
+    "strided_matmul": "derivatives.strided_matmul:emit_strided_matmul",
     "swiglu_backward": "elementwise.swiglu:emit_swiglu_backward",
     # conversion
     "quantize_weights": "elementwise.quantize_weights:emit_quantize_weights",

@@ -43,8 +43,8 @@ class LoadSettings:
             which stay as they are; None for none.
         machines: a file that names several machines, this one first, among which the layers are
             divided; memory and threads are then this machine's. None: this machine alone.
-        split: what each of several machines has: ``windows`` of layers, or ``rows`` of every
-            matrix, so that all compute at once.
+        split: what each of several machines has: ``windows`` of layers, ``rows`` of every matrix,
+            so that all compute at once, or ``auto``, whichever is forecast to be faster.
     """
 
     memory: str | int | None = None
@@ -61,7 +61,7 @@ class LoadSettings:
     draft: str | Path | None = None
     adapter: str | Path | None = None
     machines: str | Path | None = None
-    split: Literal["windows", "rows"] = "windows"
+    split: Literal["auto", "windows", "rows"] = "auto"
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -70,7 +70,7 @@ class LoadSettings:
             "backend": choice("backend", self.backend, ("auto", "mlx")),
             "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
             "prefill_chunk": whole_number("prefill_chunk", self.prefill_chunk, 1, 1 << 16),
-            "split": choice("split", self.split, ("windows", "rows")),
+            "split": choice("split", self.split, ("auto", "windows", "rows")),
             "speculate": choice("speculate", self.speculate, ("auto", "ngram", "off")),
         }
         if isinstance(self.memory, Integral) and not isinstance(self.memory, bool):
@@ -128,4 +128,4 @@ class LoadFields(TypedDict, total=False):
     draft: str | Path | None
     adapter: str | Path | None
     machines: str | Path | None
-    split: Literal["windows", "rows"]
+    split: Literal["auto", "windows", "rows"]

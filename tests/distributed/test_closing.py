@@ -27,8 +27,8 @@ def used(load, **keywords):
         assert llm.generate(PROMPT, max_tokens=3).text
 
 
-def lost(load):
-    with load() as llm:
+def lost(load, **keywords):
+    with load(**keywords) as llm:
         llm.model.layers.peers[0]._data.fail("the cable is cut")
         with pytest.raises(MachineError, match="the cable is cut"):
             llm.generate(PROMPT, max_tokens=3)
@@ -53,6 +53,7 @@ def test_nothing_is_left(load, monkeypatch):
         used(load)
         used(load, split="rows")
     lost(load)
+    lost(load, split="rows")
     refused(load, monkeypatch)
     ends = time.monotonic() + SECONDS
     while (after := census()[:2]) != before and time.monotonic() < ends:

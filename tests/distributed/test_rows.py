@@ -18,7 +18,7 @@ from support.tiny_families import CONFIGS as MORE_CONFIGS
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
-from edgellm.distributed.forecast import forecast_cluster
+from edgellm.distributed.choice import forecast_cluster
 from edgellm.distributed.links.secret import new_secret
 from edgellm.distributed.parts.rows import checkpoint_rows, share_rows
 from edgellm.distributed.remote.row_layers import GatheredLayers
@@ -125,7 +125,7 @@ def test_the_forecast_of_rows_computes_at_once(quantized, tmp_path):
         settings = LoadSettings(
             memory="500MB", context=CONTEXT, threads=1, machines=hosts, split="rows"
         )
-        plan = forecast_cluster(read_checkpoint(quantized), settings)
+        plan = forecast_cluster(read_checkpoint(quantized), settings).kinds["rows"]
     slowest = max(part.arithmetic_seconds for part in plan.parts)
     assert plan.seconds_per_token == slowest + plan.link_seconds
     trips = 4 * GROUPS["num_hidden_layers"]

@@ -10,9 +10,9 @@ class Relay:
 
     def __init__(self, port):
         self._target = port
-        self._cut = threading.Event()
         self._whole = threading.Event()
         self._whole.set()
+        self._first_cut = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._open = [self._listener]
@@ -28,8 +28,9 @@ class Relay:
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def cut(self):
-        """Let nothing through any more, and tell nobody."""
+    def cut(self, first=0):
+        """Let nothing through any more, and tell nobody; connections before ``first`` stay."""
+        self._first_cut = first
         self._whole.clear()
 
     def mend(self):
@@ -50,13 +51,15 @@ class Relay:
                 return
             other = socket.create_connection(("127.0.0.1", self._target))
             self._open += [one, other]
+            number = len(self._open) // 2 - 1
             for pair in ((one, other), (other, one)):
-                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+                threading.Thread(target=self._pump, args=(*pair, number), daemon=True).start()
 
-    def _pump(self, source, target):
+    def _pump(self, source, target, number):
         try:
             while data := source.recv(1 << 16):
-                self._whole.wait()
+                if number >= self._first_cut:
+                    self._whole.wait()
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:

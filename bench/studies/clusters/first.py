@@ -25,8 +25,8 @@ import numpy as np
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.console.terminal import write_json
 from edgellm.device.streams import borrowed_stream
+from edgellm.distributed.choice import forecast_cluster
 from edgellm.distributed.cluster import Opened, open_cluster
-from edgellm.distributed.forecast import forecast_cluster
 from edgellm.distributed.parts.cut import cut_layers
 from edgellm.kv_cache.cache import stored
 from edgellm.memory_plan.plan_checkpoint import plan_for
@@ -88,12 +88,11 @@ def _one(checkpoint: Checkpoint, given: Mapping[str, Any], _: str) -> Iterator[R
 @contextmanager
 def _several(checkpoint: Checkpoint, given: Mapping[str, Any], kind: str) -> Iterator[Ready]:
     """Yield the model on several machines; a kind is ``halves``, or what ``split`` may be."""
-    split = "windows" if kind == "halves" else kind
-    settings = LoadSettings(split=split, **given)
+    settings = LoadSettings(split="rows" if kind == "rows" else "windows", **given)
     forecast = forecast_cluster(checkpoint, settings)
     cut = None
     if kind == "halves":
-        counts = [len(part.layers) for part in forecast.parts]
+        counts = [len(part.layers) for part in forecast.chosen.parts]
         cut = cut_layers(counts, in_turns=False)
     opened: Opened = open_cluster(checkpoint, settings, cut=cut)
     with ExitStack() as stack:

@@ -94,7 +94,7 @@ def plan(
             hint="leave out --machines, or --sim-ram and --sim-disk",
         )
     if settings.machines is not None and not train:
-        from edgellm.distributed.forecast import forecast_cluster
+        from edgellm.distributed.choice import forecast_cluster
 
         cluster = {"model": model, **forecast_cluster(checkpoint, settings).as_dict()}
         if json:

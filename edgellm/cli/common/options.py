@@ -165,9 +165,9 @@ LOAD_OPTIONS = SettingsOptions(
         ),
         "split": option(
             str,
-            "windows|rows",
-            "What each machine has: layers that take turns, or rows of every matrix, so that all "
-            "compute at once; answers stay the same.",
+            "auto|windows|rows",
+            "What each machine has: layers that take turns, rows of every matrix, so that all "
+            "compute at once, or whichever is faster; answers stay the same.",
             heading=headings.MEMORY,
         ),
     },

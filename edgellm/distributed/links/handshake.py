@@ -81,6 +81,11 @@ def shake_hands(connection: socket.socket, secret: bytes, *, calls: bool, name: 
     return Keys(to_caller, to_listener)
 
 
+def derived(key: bytes, use: bytes) -> bytes:
+    """Return a key for another use, from which the first cannot be learned."""
+    return hmac.digest(key, use, "sha256")
+
+
 def _proof(secret: bytes, role: bytes, transcript: bytes) -> bytes:
     return hmac.digest(secret, GREETING + role + b"\0" + transcript, "sha256")
 

@@ -157,19 +157,26 @@ class Member:
                 case "status":
                     link.send({**self._facts, "busy": current is not None})
                     return False
-                case "data":
-                    if current is None or not secrets.compare_digest(
-                        current[0], str(head.get("session"))
-                    ):
-                        return False
-                    link.set_timeout(None)
-                    current[1].attach(link)
+                case "data" | "rows" | "heartbeats" if current is not None and (
+                    secrets.compare_digest(current[0], str(head.get("session")))
+                ):
+                    if head["for"] == "data":
+                        link.set_timeout(None)
+                        current[1].attach(link)
+                    else:
+                        current[1].attach_lane(link, head)
                     return True
+                case "data":
+                    return False
                 case "control" if current is None:
                     token = secrets.token_hex(16)
                     link.send({**self._facts, "session": token})
                     session = self._make_session(
-                        link, self._checkpoint, self._settings, make_reader=self._make_reader
+                        link,
+                        self._checkpoint,
+                        self._settings,
+                        secret=self._secret,
+                        make_reader=self._make_reader,
                     )
                     self._current = token, session
                     self._sessions.put(self._current)

@@ -10,8 +10,10 @@ import numpy as np
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.streams import borrowed_stream
+from edgellm.distributed.links.lane import LaneError
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import Pulse
+from edgellm.distributed.members.meeting import Meeting, neighbours_from
 from edgellm.distributed.parts.part import (
     MakeReader,
     Part,
@@ -20,12 +22,12 @@ from edgellm.distributed.parts.part import (
     run_window,
     settings_from,
 )
+from edgellm.distributed.parts.row_pass import RowPass, gathered_columns
 from edgellm.distributed.parts.rows import RowLayers, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
 from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import Cache, tree_caches
-from edgellm.models.cpu.row_block import Rows
-from edgellm.models.layers import Span, WindowedLayers
+from edgellm.models.layers import Span, WindowedLayers, always
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
@@ -41,6 +43,7 @@ class Session:
         control: the connection of heartbeats, on which it may also be told to stop.
         checkpoint: the model.
         settings: this machine's own: its memory and threads.
+        secret: of the cluster, for machines that it calls itself.
         make_reader: opens what reads the layers.
     """
 
@@ -50,6 +53,7 @@ class Session:
         checkpoint: Checkpoint,
         settings: LoadSettings,
         *,
+        secret: bytes,
         make_reader: MakeReader = open_reader,
     ) -> None:
         self.name = control.name
@@ -62,9 +66,8 @@ class Session:
         # the first machine is gone, or this has ended
         self._is_over = False
         self._part: Part[WindowedLayers] | Part[RowLayers] | None = None
-        # of rows: what came with the stages before, and whose tokens it is
-        self._hidden: Rows = np.empty((0, 0), np.float32)
-        self._row_spans: Sequence[Span] = ()
+        self._meeting = Meeting(secret, control.name)
+        self._rows: RowPass | None = None
         self._caches: dict[int, list[Cache]] = {}
         self._stopped = 0
         self._ended = False
@@ -78,6 +81,10 @@ class Session:
             else:
                 self._data = data
         self._has_data.set()
+
+    def attach_lane(self, link: Link, head: Mapping[str, Any]) -> None:
+        """Give it a connection to another machine, or to the first one, for its rows."""
+        self._meeting.attach(link, head)
 
     def serve(self, patience: float) -> None:
         """Answer until the other side ends it; raise MachineError where it is gone instead."""
@@ -104,6 +111,8 @@ class Session:
                 return self._run(head, body)
             case "rows":
                 return self._run_rows(head, body)
+            case "meet":
+                return self._meet(head)
             case "open":
                 return self._open(head), ()
             case "disk":
@@ -116,13 +125,17 @@ class Session:
                 return {"answer": step.weights_per_second}, ()
             case "echo":
                 return {}, [body]
+        return {"answer": self._of_caches(head)}, ()
+
+    def _of_caches(self, head: Mapping[str, Any]) -> Any:
+        """Return what is asked of a sequence's caches."""
+        match head["ask"]:
             case "can trim":
                 caches = self._caches[head["cache"]]
-                answer = all(cache.can_trim(head["offset"]) for cache in caches)
-                return {"answer": answer}, ()
+                return all(cache.can_trim(head["offset"]) for cache in caches)
             case "finite":
                 layers = [cache.finite_layers() for cache in self._caches[head["cache"]]]
-                return {"answer": [finite for layer in layers for finite in layer]}, ()
+                return [finite for layer in layers for finite in layer]
             case asked:
                 raise MachineError(f"nobody here knows what {asked!r} is")
 
@@ -165,22 +178,26 @@ class Session:
             shapes, parts = packed(states)
         return {"states": shapes}, parts
 
-    def _run_rows(self, head: Mapping[str, Any], body: memoryview) -> Answer:
+    def _meet(self, head: Mapping[str, Any]) -> Answer:
+        """Open lanes to all other machines, for the rows that were opened."""
         assert self._part is not None, "it was opened"
         layers = self._part.layers
         assert isinstance(layers, RowLayers), "with rows"
-        stage, layer = head["stage"], head["layer"]
+        mesh = self._meeting.join(head["mesh"], head["place"], neighbours_from(head["machines"]))
+        shares = [share_from(share) for share in head["shares"]]
+        self._rows = RowPass(layers, mesh, gathered_columns(self._checkpoint.config, shares))
+        return {}, ()
+
+    def _run_rows(self, head: Mapping[str, Any], body: memoryview) -> Answer:
+        assert self._rows is not None, "it has met the others"
         with borrowed_stream():
-            if stage == "attend":
-                self._row_spans = self._spans(head, range(layer, layer + 1))[0]
-            spans = self._row_spans
-            tokens = sum(span.length for span in spans)
-            inputs = np.frombuffer(body, np.float32).reshape(tokens, -1)
-            if stage in ("attend", "gate"):
-                # what their products are added to, which comes once
-                self._hidden = inputs.copy()
-            results = layers.blocks[layer].run(stage, inputs, self._hidden, spans, layer)
-        return {}, [memoryview(np.ascontiguousarray(results)).cast("B")]
+            spans = self._spans(head, range(len(self._checkpoint.layers)))
+            rows = np.frombuffer(body, np.float32).reshape(-1, self._checkpoint.config.hidden_size)
+            try:
+                self._rows.run(rows, spans, keep_going=always, depth=head["depth"])
+            except LaneError as error:  # the machine that it is about may say more
+                return {**error_document(error), "is_sequel": True}, ()
+        return {}, ()
 
     def _spans(self, head: Mapping[str, Any], window: range) -> list[list[Span]]:
         """Return whose tokens come, with caches that hold those before them and no others."""
@@ -238,10 +255,12 @@ class Session:
             self._is_over = True
             if self._data is not None:
                 self._data.fail(reason)
+        self._meeting.fail(reason)
         self._has_data.set()
 
     def _free(self) -> None:
         self._caches.clear()
+        self._rows = None
         if self._part is not None:
             self._part.close()
             self._part = None
@@ -252,4 +271,5 @@ class Session:
         self._pulse.close()
         if self._data is not None:
             self._data.close()
+        self._meeting.close()
         self._free()

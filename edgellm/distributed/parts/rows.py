@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.distributed.parts.part import MakeReader, Part
-from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.errors import ClosedError, ConfigError, MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
@@ -27,7 +27,10 @@ from edgellm.settings import LoadSettings
 UNIT = 16
 """Rows of feed-forward part and output that stay together, where there are enough."""
 
-WINDOWS_INSTEAD = "leave out --split: each machine then has whole layers"
+GATHERS = 4
+"""Trips of a token in each layer."""
+
+WINDOWS_INSTEAD = "use --split windows: each machine then has whole layers"
 
 Bounds = tuple[int, int]
 """The first row, and the one behind the last."""
@@ -65,12 +68,18 @@ class RowLayers:
     max_exact_rows: int
     takes_trees: bool = False
 
+    def through(self, depth: int | None = None) -> Iterator[tuple[int, RowBlock]]:
+        """Yield the number and the rows of one layer after the other. Raises ClosedError."""
+        if not self.blocks:
+            raise ClosedError("the model was closed")
+        yield from enumerate(self.blocks[:depth])
+
     def close(self) -> None:
         """Free the weights."""
         self.blocks.clear()
 
 
-def share_rows(config: ModelConfig, budgets: Sequence[int]) -> list[RowShare]:
+def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
     """Return the rows of each machine, in proportion to its memory.
 
     Raises ConfigError where a machine would have none.
@@ -87,7 +96,7 @@ def share_rows(config: ModelConfig, budgets: Sequence[int]) -> list[RowShare]:
     return [RowShare(*own) for own in zip(kv_heads, inner, hidden, strict=True)]
 
 
-def _shared(count: int, weights: Sequence[int], unit: int) -> list[Bounds]:
+def _shared(count: int, weights: Sequence[float], unit: int) -> list[Bounds]:
     """Return adjacent parts of ``count``, in whole units where each then has one."""
     if count < 2 * unit * len(weights):
         unit = 1

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from edgellm import errors
+from edgellm.distributed.links.lane import LaneError
 from edgellm.errors import EdgeLLMError, MachineError
 
 _BITS_OF = {mx.bfloat16: mx.uint16, mx.float16: mx.uint16, mx.float32: mx.uint32}
@@ -59,6 +60,8 @@ def raise_error(document: Mapping[str, Any], name: str) -> None:
         return
     error = document["error"]
     kind = getattr(errors, str(error.get("kind")), MachineError)
+    if document.get("is_sequel"):
+        kind = LaneError
     if not isinstance(kind, type) or not issubclass(kind, EdgeLLMError):
         kind = MachineError
     raise kind(f"machine {name}: {error.get('message')}", hint=error.get("hint"))

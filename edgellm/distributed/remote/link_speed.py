@@ -32,13 +32,14 @@ class LinkSpeed:
 
 def measure_link(peer: Peer, token_bytes: int) -> LinkSpeed:
     """Send messages to a machine and back. Raises MachineError where it is gone."""
-    short = _trip_seconds(peer, token_bytes, ROUND_TRIPS)
-    long = _trip_seconds(peer, LONG_BYTES, LONG_TRIPS)
+    short = trip_seconds(peer, token_bytes, ROUND_TRIPS)
+    long = trip_seconds(peer, LONG_BYTES, LONG_TRIPS)
     # a long message has a short one's fixed costs too
     return LinkSpeed(short, 2 * LONG_BYTES / max(long - short, 1e-9))
 
 
-def _trip_seconds(peer: Peer, nbytes: int, trips: int) -> float:
+def trip_seconds(peer: Peer, nbytes: int, trips: int) -> float:
+    """Return the median time of so many messages there and back. Raises MachineError."""
     message = memoryview(bytes(nbytes))
     times = []
     for _ in range(trips):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
-from edgellm.distributed.links.link import ASK_SECONDS, Link
+from edgellm.distributed.links.call import call
+from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS
+from edgellm.distributed.links.lane import Lane
+from edgellm.distributed.links.link import ASK_SECONDS
 from edgellm.distributed.links.machines import Machine
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS, Pulse
 from edgellm.distributed.parts.wire import raise_error
@@ -35,6 +36,7 @@ class Peer:
     Attributes:
         machine: as above.
         facts: what it said of itself when it was called first.
+        session: by which it knows connections of this cluster.
         is_lost: whether it is gone; ``join_again`` brings it back.
         generation: how many times it has come back, each time without caches.
 
@@ -88,9 +90,10 @@ class Peer:
             control.send({"for": "control"})
             facts, _ = control.receive()
             raise_error(facts, self.machine.name)
+            self.session: str = facts["session"]
             self._data = call(self.machine, self._secret)
             try:
-                self._data.send({"for": "data", "session": facts["session"]})
+                self._data.send({"for": "data", "session": self.session})
             except BaseException:
                 self._data.close()
                 raise
@@ -100,12 +103,27 @@ class Peer:
         self._missed = None
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[tuple[int, Reply | EdgeLLMError]] = queue.SimpleQueue()
-        self._pulse = Pulse(control, self._data.fail, lambda _: None)
+        self._lane: Lane | None = None
+        self._pulse = Pulse(control, self._lose, lambda _: None)
         self._thread = threading.Thread(
             target=self._exchange, name=f"edgellm-peer-{self.machine.name}", daemon=True
         )
         self._thread.start()
         return facts
+
+    def call_lane(self, head: Mapping[str, Any]) -> Lane:
+        """Return a lane to the machine, which ends with its heartbeats. Raises MachineError."""
+        link = call(self.machine, self._secret)
+        try:
+            link.set_timeout(HANDSHAKE_SECONDS)
+            link.send({"for": "rows", "session": self.session, **head})
+            answer, _ = link.receive()
+            raise_error(answer, self.machine.name)
+            self._lane = link.become_lane(self.machine.name)
+        except BaseException:
+            link.close()
+            raise
+        return self._lane
 
     def note(self, *change: Any) -> None:
         """Tell the machine of a change of its caches, before the next request; from any thread."""
@@ -197,6 +215,11 @@ class Peer:
         self._thread.join()
         self._data.close()
 
+    def _lose(self, reason: str) -> None:
+        self._data.fail(reason)
+        if self._lane is not None:
+            self._lane.fail(reason)
+
     def _exchange(self) -> None:
         while (asked := self._requests.get()) is not None:
             number, head, body = asked
@@ -237,21 +260,3 @@ def asking_all(
             for peer, head in zip(peers, heads, strict=True)
         ]
         yield lambda: [answer(always) for answer in answers]
-
-
-def call(machine: Machine, secret: bytes) -> Link:
-    """Return a connection to a machine that knows the secret. Raises MachineError."""
-    try:
-        connection = socket.create_connection(machine.address, timeout=HANDSHAKE_SECONDS)
-    except OSError as error:
-        raise MachineError(
-            f"machine {machine.name} cannot be reached at {machine.address}: "
-            f"{error.strerror or error}",
-            hint="run edgellm cluster join there, or edgellm cluster start here",
-        ) from error
-    try:
-        keys = shake_hands(connection, secret, calls=True, name=f"machine {machine.name}")
-    except BaseException:
-        connection.close()
-        raise
-    return Link(connection, keys, machine.name)

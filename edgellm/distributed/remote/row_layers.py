@@ -4,22 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from edgellm.distributed.links.lane import LaneError
+from edgellm.distributed.links.mesh import Mesh
 from edgellm.distributed.parts.part import Part
-from edgellm.distributed.parts.rows import RowLayers
+from edgellm.distributed.parts.row_pass import Columns, RowPass
+from edgellm.distributed.parts.rows import RowLayers, RowShare
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
-from edgellm.distributed.remote.peer import Peer, asking_all
-from edgellm.errors import ClosedError
-from edgellm.models.cpu.block import in_calls
-from edgellm.models.cpu.row_block import RowBlock, Rows, Stage
-from edgellm.models.layers import KeepGoing, Span, StateSpans
+from edgellm.distributed.remote.peer import Peer, Reply, asking_all
+from edgellm.errors import ClosedError, EdgeLLMError
+from edgellm.models.layers import KeepGoing, StateSpans, always
 
 
 class GatheredLayers(ClusterLayers):
@@ -29,86 +29,109 @@ class GatheredLayers(ClusterLayers):
         local: the rows of this machine.
         peers: the other machines, in the order of their rows.
         openings: what each of them is asked first, also when it comes back.
+        shares: the rows of each machine, this one's first.
+        columns: what each has of what is gathered.
     """
 
     streams_weights = False
     takes_trees = False
 
     def __init__(
-        self, local: Part[RowLayers], peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]]
+        self,
+        local: Part[RowLayers],
+        peers: Sequence[Peer],
+        openings: Sequence[Mapping[str, Any]],
+        *,
+        shares: Sequence[RowShare],
+        columns: Columns,
     ) -> None:
         super().__init__(len(local.layers.blocks), peers, openings)
         self.max_exact_rows: int = local.layers.max_exact_rows
         self._local = local
+        self._shares = list(shares)
+        self._columns = columns
+        self._mesh: Mesh | None = None
+        self._meshes = 0  # that were made
+        self._generations: list[int] = []  # of the machines in the last one
+
+    def meet(self) -> Mesh:
+        """Return the mesh of all machines, made anew where it is no longer whole.
+
+        Raises MachineError where two machines cannot reach each other.
+        """
+        generations = [peer.generation for peer in self.peers]
+        if self._mesh is not None and self._mesh.is_whole and self._generations == generations:
+            return self._mesh
+        self._leave()
+        self._meshes += 1
+        told = {
+            "ask": "meet",
+            "mesh": self._meshes,
+            "shares": [share.as_dict() for share in self._shares],
+            "machines": [
+                [peer.machine.name, *peer.machine.address, peer.session] for peer in self.peers
+            ],
+        }
+        lanes = {}
+        try:
+            for place, peer in enumerate(self.peers, 1):
+                lanes[place] = peer.call_lane({"mesh": self._meshes, "from": 0})
+            heads = [{**told, "place": place} for place in lanes]
+            with asking_all(self.peers, heads) as answers:
+                answers()
+        except BaseException:
+            for lane in lanes.values():
+                lane.close()
+            raise
+        self._generations = generations
+        self._mesh = Mesh(0, lanes)
+        return self._mesh
 
     def _through(
         self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
     ) -> list[mx.array]:
         if not self._local.layers.blocks:
             raise ClosedError("the model was closed")
-        passed: list[dict[int, int]] = [{} for _ in self.peers]
-        results = []
-        for hidden, state_spans in zip(states, spans, strict=True):
-            call = partial(self._call, passed=passed, keep_going=keep_going, depth=depth)
-            after = in_calls(hidden, state_spans, call)
-            if after is None:
-                return []
-            results.append(after)
-        return results
-
-    def _call(
-        self,
-        hidden: Rows,
-        spans: Sequence[Span],
-        out: Rows,
-        *,
-        passed: Sequence[dict[int, int]],
-        keep_going: KeepGoing,
-        depth: int | None,
-    ) -> bool:
-        """Write rows (L, E) of one call after the layers; false where ``keep_going`` said no."""
-        told = [self._told(number, [spans], own) for number, own in enumerate(passed)]
-        call = _Call(self.peers, told, spans)
-        for layer, block in enumerate(self._local.layers.blocks[:depth]):
-            if not keep_going():
-                return False
-            hidden = call.through(layer, block, hidden)
-        out[:] = hidden
-        return True
+        mesh = self.meet()
+        # (1, L, E) each -> (L, E), all of them side by side
+        rows = np.concatenate([np.array(hidden, copy=False)[0] for hidden in states])
+        ends = np.cumsum([hidden.shape[1] for hidden in states])
+        told = [self._told(number, spans, {}) for number in range(len(self.peers))]
+        heads = [{"ask": "rows", "depth": depth, **own} for own in told]
+        body = [memoryview(rows).cast("B")]
+        with ExitStack() as asked:
+            answers = [
+                asked.enter_context(peer.asking(head, body))
+                for peer, head in zip(self.peers, heads, strict=True)
+            ]
+            local = RowPass(self._local.layers, mesh, self._columns)
+            try:
+                after = local.run(rows, spans, keep_going=keep_going, depth=depth)
+            except LaneError as error:
+                raise _reason(error, answers) from error
+            for answer in answers:
+                answer(always)
+        if after is None:
+            return []
+        return [mx.array(part[None]) for part in np.split(after, ends[:-1])]
 
     def _close_local(self) -> None:
+        self._leave()
         self._local.close()
 
+    def _leave(self) -> None:
+        if self._mesh is not None:
+            self._mesh.close()
+            self._mesh = None
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """Tokens that go through the layers at once.
 
-    Attributes:
-        peers: the other machines.
-        told: what each of them is told of the tokens.
-        spans: whose they are, with the caches here.
-    """
-
-    peers: Sequence[Peer]
-    told: Sequence[Mapping[str, Any]]
-    spans: Sequence[Span]
-
-    def through(self, layer: int, block: RowBlock, hidden: Rows) -> Rows:
-        """Return hidden states (L, E) after one layer, of which ``block`` is here."""
-
-        def gather(stage: Stage, inputs: Rows, hidden: Rows) -> Rows:
-            """Return what all machines make of the same inputs, their columns side by side."""
-            head: dict[str, Any] = {"ask": "rows", "stage": stage, "layer": layer}
-            heads = [{**head, **own} if stage == "attend" else head for own in self.told]
-            body = [memoryview(np.ascontiguousarray(inputs)).cast("B")]
-            with asking_all(self.peers, heads, body) as answers:
-                parts = [block.run(stage, inputs, hidden, self.spans, layer)]
-                parts += [
-                    np.frombuffer(results, np.float32).reshape(len(inputs), -1)
-                    for _, results in answers()
-                ]
-            return np.concatenate(parts, axis=1)
-
-        hidden = gather("output", gather("attend", hidden, hidden), hidden)
-        return gather("down", gather("gate", hidden, hidden), hidden)
+def _reason(error: LaneError, answers: Sequence[Callable[[KeepGoing], Reply]]) -> EdgeLLMError:
+    """Return why a pass has failed: what a machine says that does not blame another one."""
+    reasons: list[EdgeLLMError] = []
+    for answer in answers:
+        try:
+            answer(always)
+        except EdgeLLMError as reason:
+            reasons.append(reason)
+    reasons.append(error)
+    return next((reason for reason in reasons if not isinstance(reason, LaneError)), reasons[0])

@@ -138,6 +138,23 @@ TURN = _arguments(
 )
 """Arguments of ``turn``."""
 
+STRIDED_MATMUL = _arguments(
+    "left",  # (M, K) float32
+    "left_row",  # from one of M to the next
+    "left_column",  # from one of K to the next
+    "right",  # (K, N) float32, whose numbers of a row lie one after the other
+    "right_row",
+    "out",  # (M, N), likewise
+    "out_row",
+    "rows",  # M
+    "columns",  # N
+    "summed",  # K
+    "factor",  # float32
+    "item_rows",  # that a thread takes at once
+    "item_columns",
+)
+"""Arguments of ``strided_matmul``."""
+
 _PRODUCT = (
     "activations",  # as the kernel takes them: see product_steps.py
     "activation_scales",  # 0 where activations are not quantized

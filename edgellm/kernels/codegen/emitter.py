@@ -40,6 +40,7 @@ class Emitter(ValueBuilder):
         name: the name of the function.
         layout: the slots of the step's arguments by name (``codegen/abi.py``).
         arguments: types, where it is not a kernel.
+        module: that it belongs to, where another function calls it; None: its own.
     """
 
     def __init__(
@@ -49,11 +50,14 @@ class Emitter(ValueBuilder):
         layout: Mapping[str, int] | None = None,
         *,
         arguments: Sequence[Value] = KERNEL_ARGUMENTS,
+        module: Value | None = None,
     ) -> None:
         self.isa = isa
-        self.module: Value = ir.Module(name=name)
+        self.module: Value = module or ir.Module(name=name)
         self.module.triple = isa.triple
         self.function: Value = ir.Function(self.module, ir.FunctionType(VOID, arguments), name=name)
+        if module is not None:
+            self.function.linkage = "internal"
         self.function.attributes.add("nounwind")
         self.b: Value = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.arguments: Value = self.function.args

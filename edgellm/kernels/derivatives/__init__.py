@@ -1,5 +1,6 @@
-"""Kernels of derivatives by what goes into a product with a frozen weight.
+"""Kernels of training: derivatives by what goes into products, products of plain numbers.
 
 ``turn.py`` makes plain numbers of a weight's rows, turned, for the products of many tokens;
-``pair_matmul.py`` multiplies by packed codes as they are, in pairs of bfloat16.
+``pair_matmul.py`` multiplies by packed codes as they are, in pairs of bfloat16;
+``strided_matmul.py`` multiplies plain numbers as they lie, of changes and of attention.
 """

@@ -345,7 +345,7 @@ def in_calls(hidden: mx.array, spans: Sequence[Span], call: Call) -> mx.array | 
     inputs: npt.NDArray[np.float32] = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
     results = np.empty_like(inputs)
     begin = 0
-    for call_spans in _calls(spans):
+    for call_spans in calls_of(spans):
         end = begin + sum(span.length for span in call_spans)
         if not call(inputs[begin:end], call_spans, results[begin:end]):
             return None
@@ -353,7 +353,7 @@ def in_calls(hidden: mx.array, spans: Sequence[Span], call: Call) -> mx.array | 
     return mx.array(results[None])
 
 
-def _calls(spans: Sequence[Span]) -> Iterator[list[Span]]:
+def calls_of(spans: Sequence[Span]) -> Iterator[list[Span]]:
     """Yield spans in calls of at most MAX_CALL_TOKENS tokens.
 
     A longer span is cut as it would be alone, so that it gets the same results beside others.

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import mlx.core as mx
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from edgellm.device import machine as device
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.models.linear import Linear
-from edgellm.training.operations.kernel_products import KernelProducts
+from edgellm.training.operations.kernel_products import KernelProducts, Product
 from edgellm.training.operations.products import backwards_by, forwards_by
 from edgellm.training.operations.row_lengths import bias_of, length_factors, row_squares
 
@@ -32,7 +33,7 @@ class _Member(NamedTuple):
 
     columns: slice
     kept: Floats | None
-    scale: np.float32
+    scale: float
 
 
 class AdaptedProduct:
@@ -110,8 +111,8 @@ class AdaptedProduct:
                 continue
             numbers += [self.change[f"{member}.lora_{part}"] for part in "AB"]
             kept = self.kept.get(member)
-            scale = np.float32(self.scales[member])
-            changed.append(_Member(columns, None if kept is None else _rows(kept), scale))
+            seen = None if kept is None else _rows(kept)
+            changed.append(_Member(columns, seen, self.scales[member]))
         result = self.result
 
         @mx.custom_function
@@ -136,10 +137,13 @@ class AdaptedProduct:
 
     def _product(self, x: Floats, changed: list[_Member], numbers: tuple[mx.array, ...]) -> Floats:
         y = self._forwards(x)
-        for member, a, b in zip(changed, numbers[::2], numbers[1::2], strict=True):
-            low = self._plain.times(_seen(x, member), _rows(a))
-            low *= member.scale
-            y[:, member.columns] += self._plain.times(low, _rows(b))
+        for inputs in _inputs(x, changed, numbers):
+            products = [inputs.low_product()]
+            for part in inputs.parts:
+                up = np.ascontiguousarray(part.up.T)
+                own = y[:, part.member.columns]
+                products.append(Product(own, part.low, up, part.member.scale, add=True))
+            self._plain.compute(products)
         return y
 
     def _derivatives(
@@ -148,19 +152,26 @@ class AdaptedProduct:
         """Return derivatives by ``x`` and by each A and B."""
         by_x = self._backwards(by_output)
         by_numbers: list[Floats] = []
-        for member, a, b in zip(changed, numbers[::2], numbers[1::2], strict=True):
-            own, down, up = by_output[:, member.columns], _rows(a), _rows(b)
-            seen = _seen(x, member)
-            low = self._plain.times(seen, down)
-            low *= member.scale
-            by_b = self._plain.summed_over_tokens(low, own).T
-            by_low = self._plain.times(own, up.T)
-            by_low *= member.scale
-            by_numbers += [self._plain.summed_over_tokens(by_low, seen), by_b]
-            by_seen = self._plain.times(by_low, down.T)
-            if member.kept is not None:
-                by_seen *= member.kept
-            by_x += by_seen
+        for inputs in _inputs(x, changed, numbers):
+            kept = inputs.kept
+            by_low, by_down = np.empty_like(inputs.low), np.empty_like(inputs.downs)
+            by_ups = []
+            products = [inputs.low_product()]
+            for part in inputs.parts:
+                own, scale = by_output[:, part.member.columns], part.member.scale
+                by_up = np.empty(part.up.shape[::-1], np.float32)
+                products.append(Product(by_low[:, part.ranks], own, part.up, scale))
+                products.append(Product(by_up, part.low.T, own, scale))
+                by_ups.append(by_up.T)
+            products.append(Product(by_down, by_low.T, inputs.seen))
+            by_seen = by_x if kept is None else np.empty_like(x)
+            products.append(Product(by_seen, by_low, inputs.downs, add=kept is None))
+            self._plain.compute(products)
+            if kept is not None:
+                by_seen *= kept
+                by_x += by_seen
+            for part, by_up in zip(inputs.parts, by_ups, strict=True):
+                by_numbers += [by_down[part.ranks], by_up]
         return by_x, by_numbers
 
     def _by_mlx(self, x: mx.array) -> mx.array:
@@ -186,11 +197,48 @@ class AdaptedProduct:
         return y + change
 
 
-def _seen(x: Floats, member: _Member) -> Floats:
-    """Return the inputs that dropout leaves a change."""
-    if member.kept is None:
-        return x
-    return x * member.kept
+class _Part(NamedTuple):
+    """A member's share of what is computed of the same inputs: its ranks among all of them."""
+
+    member: _Member
+    ranks: slice
+    low: Floats
+    up: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """Inputs (T, I) that changes see alike, and their products by the downs, (T, all R).
+
+    ``downs`` (all R, I) lie one after the other.
+    """
+
+    seen: Floats
+    kept: Floats | None
+    downs: Floats
+    low: Floats
+    parts: list[_Part]
+
+    def low_product(self) -> Product:
+        """Return the product that makes ``low``."""
+        return Product(self.low, self.seen, np.ascontiguousarray(self.downs.T))
+
+
+def _inputs(x: Floats, changed: list[_Member], numbers: Sequence[mx.array]) -> Iterator[_Inputs]:
+    """Yield what members see: all the same, unless dropout leaves each something else."""
+    pairs = list(zip(changed, numbers[::2], numbers[1::2], strict=True))
+    together = (
+        [pairs] if all(member.kept is None for member in changed) else [[pair] for pair in pairs]
+    )
+    for some in filter(None, together):
+        downs = np.concatenate([_rows(down) for _, down, _ in some])
+        low = np.empty((len(x), len(downs)), np.float32)
+        parts, begin = [], 0
+        for member, down, up in some:
+            ranks = slice(begin, begin := begin + len(down))
+            parts.append(_Part(member, ranks, low[:, ranks], _rows(up)))
+        kept = some[0][0].kept
+        yield _Inputs(x if kept is None else x * kept, kept, downs, low, parts)
 
 
 def _rows(array: mx.array) -> Floats:

@@ -131,12 +131,14 @@ def test_plan_says_what_each_machine_holds(folder, tmp_path):
         assert second["name"] == f"127.0.0.1:{member.port}"
         assert second["streamed_bytes"] == 0
         assert plan["seconds_per_token"] > plan["link_seconds"] > 0
-        shown = edgellm("plan", folder, "--machines", hosts, environment=dict(os.environ))
-        assert "layers" in shown.stdout
+        assert plan["split"] == "windows"
+        assert set(plan["kinds"]) == {"windows", "rows"}
         shown = edgellm(
-            *("plan", folder, "--machines", hosts, "--split", "rows"), environment=dict(os.environ)
+            *("plan", folder, "--machines", hosts, "--memory", "500MB", "--split", "rows"),
+            environment=dict(os.environ),
         )
-        assert "rows of every matrix" in shown.stdout
+        assert "50% of 4 layers" in shown.stdout
+        assert "rows: it was asked for" in shown.stdout
         while "has gone" not in member.said:
             time.sleep(0.05)
 

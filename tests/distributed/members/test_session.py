@@ -13,6 +13,8 @@ from edgellm.distributed.members.session import Session
 from edgellm.errors import MachineError
 from edgellm.settings import LoadSettings
 
+SECRET = b"s" * 43
+
 
 @contextmanager
 def connection():
@@ -29,7 +31,9 @@ def connection():
 
 def test_a_connection_that_comes_late_is_closed(tiny_folder):
     with connection() as (control, other_control), connection() as (data, other_data):
-        session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())
+        session = Session(
+            control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings(), secret=SECRET
+        )
         other_control.close()
         with pytest.raises(MachineError, match="went before it asked"):
             session.serve(patience=20)
@@ -40,7 +44,9 @@ def test_a_connection_that_comes_late_is_closed(tiny_folder):
 
 def test_a_connection_that_comes_after_the_first_machine_went_is_closed(tiny_folder):
     with connection() as (control, other_control), connection() as (data, other_data):
-        session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())
+        session = Session(
+            control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings(), secret=SECRET
+        )
         other_control.close()
         assert session._has_data.wait(20)  # what else it waits for is that nothing comes
         session.attach(data)
@@ -52,6 +58,8 @@ def test_a_connection_that_comes_after_the_first_machine_went_is_closed(tiny_fol
 
 def test_a_first_machine_that_never_asks_is_not_waited_for(tiny_folder):
     with connection() as (control, _):
-        session = Session(control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings())
+        session = Session(
+            control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings(), secret=SECRET
+        )
         with pytest.raises(MachineError, match="went before it asked"):
             session.serve(patience=0.1)

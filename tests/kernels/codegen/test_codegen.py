@@ -47,6 +47,7 @@ ARGUMENTS = {
     "tile_matmul": CODED + ODD,
     "turn": [(*CODED[0], "f32"), (*ODD[1], "bf16"), (*ODD[2], "f32")],
     "pair_matmul": CODED + WIDE,
+    "strided_matmul": [("set",), ("add",)],
 }
 
 

@@ -10,7 +10,7 @@ from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.linear import DenseLinear
 from edgellm.models.llama import MLP, Attention, Block
 from edgellm.training.operations.gate import KernelMLP
-from edgellm.training.operations.kernel_products import KernelProducts
+from edgellm.training.operations.kernel_products import KernelProducts, Product
 from edgellm.training.operations.loss import losses_of
 from edgellm.training.operations.rotary_attention import RotaryAttention
 
@@ -44,6 +44,13 @@ def test_products_are_those_of_numpy(engine, tokens):
     # columns of something larger, and turned
     assert_close([products.times(x[:, 7:40], weight.T[:9, :33])], [x[:, 7:40] @ weight[:33, :9]])
     assert_close([products.summed_over_tokens(other, x)], [other.T @ x])
+    # one after the other, of parts and to parts
+    low, out = np.empty((tokens, 33), np.float32), draws(tokens, 21, seed=3)
+    steps, some = [Product(low, x, np.ascontiguousarray(weight.T))], draws(8, 21, seed=4)
+    exact = out[:, 4:13] - 0.5 * (x @ weight.T)[:, :8] @ some[:, 4:13]
+    steps.append(Product(out[:, 4:13], low[:, :8], some[:, 4:13], -0.5, add=True))
+    products.compute(steps)
+    assert_close([out[:, 4:13]], [exact])
 
 
 def identity(features):

@@ -1,0 +1,28 @@
+"""A machine is called at its address, and proves that it knows the secret."""
+
+from __future__ import annotations
+
+import socket
+
+from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
+from edgellm.distributed.links.link import Link
+from edgellm.distributed.links.machines import Machine
+from edgellm.errors import MachineError
+
+
+def call(machine: Machine, secret: bytes) -> Link:
+    """Return a connection to a machine that knows the secret. Raises MachineError."""
+    try:
+        connection = socket.create_connection(machine.address, timeout=HANDSHAKE_SECONDS)
+    except OSError as error:
+        raise MachineError(
+            f"machine {machine.name} cannot be reached at {machine.address}: "
+            f"{error.strerror or error}",
+            hint="run edgellm cluster join there, or edgellm cluster start here",
+        ) from error
+    try:
+        keys = shake_hands(connection, secret, calls=True, name=f"machine {machine.name}")
+    except BaseException:
+        connection.close()
+        raise
+    return Link(connection, keys, machine.name)

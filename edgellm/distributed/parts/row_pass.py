@@ -1,0 +1,114 @@
+"""Tokens go through layers of which each machine has rows; all gather what each has made."""
+
+# L new tokens, E hidden
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.distributed.links.mesh import Bounds, Mesh
+from edgellm.distributed.parts.rows import RowLayers, RowShare
+from edgellm.models.cpu.block import calls_of
+from edgellm.models.cpu.row_block import RowBlock, Rows, Stage
+from edgellm.models.layers import KeepGoing, Span, StateSpans
+
+Columns = Mapping[Stage, Sequence[Bounds]]
+"""Of what each stage makes, the columns of each machine."""
+
+
+def gathered_columns(config: ModelConfig, shares: Sequence[RowShare]) -> Columns:
+    """Return which columns each machine has of what the stages make."""
+    per_head = config.head_dim * config.num_attention_heads // config.num_key_value_heads
+    hidden = [share.hidden for share in shares]
+    return {
+        "attend": [
+            (per_head * share.kv_heads[0], per_head * share.kv_heads[1]) for share in shares
+        ],
+        "output": hidden,
+        "gate": [share.inner for share in shares],
+        "down": hidden,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class RowPass:
+    """A machine's part of passes, which all machines do at once, step by step.
+
+    Attributes:
+        layers: of which the rows are here.
+        mesh: the way to the other machines.
+        columns: which of them have what.
+    """
+
+    layers: RowLayers
+    mesh: Mesh
+    columns: Columns
+
+    def run(
+        self,
+        rows: Rows,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing,
+        depth: int | None = None,
+    ) -> Rows | None:
+        """Return hidden states (L, E) after the layers, the same on all machines.
+
+        Each layer takes all states before the next one does. None where ``keep_going`` said no;
+        that of the first machine alone is asked, between layers.
+
+        Args:
+            rows: (L, E), all states side by side, the same on all machines.
+            spans: whose tokens each state's are, with the caches here.
+            keep_going, depth: as ``Layers.run`` has them.
+
+        Raises:
+            LaneError: a machine is gone.
+            ReadError: a layer cannot be read.
+        """
+        calls = [call for state_spans in spans for call in calls_of(state_spans)]
+        ends = np.cumsum([sum(span.length for span in call) for call in calls])
+        hiddens = np.split(rows, ends[:-1])
+        is_ended = False
+        try:
+            for number, block in self.layers.through(depth):
+                if not keep_going():
+                    self.mesh.stop(len(hiddens[0]), self.columns["attend"])
+                    is_ended = True
+                    return None
+                for place, call in enumerate(calls):
+                    after = self._through(number, block, hiddens[place], call)
+                    if after is None:  # the first machine has stopped
+                        is_ended = True
+                        return None
+                    hiddens[place] = after
+            self.mesh.end()
+            is_ended = True
+        finally:
+            if not is_ended:
+                self.mesh.fail("the pass was broken off")
+        return np.concatenate(hiddens)
+
+    def _through(
+        self, number: int, block: RowBlock, hidden: Rows, spans: Sequence[Span]
+    ) -> Rows | None:
+        """Return hidden states (L, E) of one call after a layer; None where it was stopped."""
+        for first, second in _HALVES:
+            inside = block.run(first, hidden, hidden, spans, number)
+            whole = self.mesh.all_gather(inside, self.columns[first])
+            if whole is None:
+                return None
+            after = block.run(second, whole, hidden, spans, number)
+            whole = self.mesh.all_gather(after, self.columns[second])
+            if whole is None:
+                return None
+            hidden = whole
+        return hidden
+
+
+_HALVES: Sequence[tuple[Stage, Stage]] = (("attend", "output"), ("gate", "down"))
+"""Attention and feed-forward part: what each makes inside, and what it adds to hidden states."""

@@ -1,0 +1,157 @@
+"""Rows go both ways at once; what was changed on the way is found before a pass has ended."""
+
+import os
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from edgellm.distributed.links.handshake import Keys
+from edgellm.distributed.links.lane import Lane, LaneError
+from edgellm.distributed.links.mesh import Mesh
+
+ALL = [(0, 3), (3, 4), (4, 9)]
+"""Columns of three machines."""
+
+
+class Tampered:
+    """A connection in which somebody changes what is received."""
+
+    def __init__(self, connection, change):
+        self._connection = connection
+        self._change = change
+        self._frame = 0
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def recvmsg_into(self, parts):
+        data = bytearray(self._connection.recv(sum(map(len, parts))))
+        if data:
+            self._change(self._frame, data)
+            self._frame += 1
+        place = 0
+        for part in parts:
+            piece = data[place : place + len(part)]
+            part[: len(piece)] = piece
+            place += len(piece)
+        return len(data), [], 0, None
+
+
+def meshes(count, change=None):
+    """Meshes of machines in this process; ``change`` alters what the first receives of another."""
+    lanes = [{} for _ in range(count)]
+    for one in range(count):
+        for other in range(one):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                ends = [socket.create_connection(server.getsockname()), server.accept()[0]]
+            if change is not None and other == 0 and one == 1:
+                ends[1] = Tampered(ends[1], change)
+            keys = Keys(os.urandom(32), os.urandom(32))
+            lanes[one][other] = Lane(ends[0], keys, f"machine-{other}")
+            lanes[other][one] = Lane(ends[1], Keys(keys.received, keys.sent), f"machine-{one}")
+    return [Mesh(place, own) for place, own in enumerate(lanes)]
+
+
+def at_once(machines, act):
+    """Return what ``act`` returns or raises on all machines, each in a thread of its own."""
+    results = [None] * len(machines)
+
+    def run(place):
+        try:
+            results[place] = act(place, machines[place])
+        except LaneError as error:
+            results[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(machines))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mesh in machines:
+        mesh.close()
+    return results
+
+
+def gathered(place, mesh, tokens=1, columns=ALL):
+    """Return what two gathers and the end of a pass give."""
+    first, stop = columns[place]
+    own = np.full((tokens, stop - first), place + 1, np.float32)
+    results = [mesh.all_gather(own, columns), mesh.all_gather(10 * own, columns)]
+    mesh.end()
+    return results
+
+
+def gathered_of_two(place, mesh):
+    return gathered(place, mesh, columns=[(0, 3), (3, 4)])
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_all_have_the_columns_of_all(tokens):
+    row = np.repeat([1, 2, 3], [3, 1, 5]).astype(np.float32)
+    for one, other in at_once(meshes(3), lambda *own: gathered(*own, tokens)):
+        assert np.array_equal(one, np.tile(row, (tokens, 1)))
+        assert np.array_equal(other, np.tile(10 * row, (tokens, 1)))
+
+
+def test_more_than_connections_hold_goes_both_ways():
+    columns = [(0, 2_000_000), (2_000_000, 4_000_000)]
+    for _, whole in at_once(meshes(2), lambda *own: gathered(*own, 2, columns)):
+        assert whole[1, 0] == 10
+        assert whole[1, -1] == 20
+
+
+def test_a_pass_is_stopped_for_all_and_the_next_one_goes_on():
+    def act(place, mesh):
+        own = np.ones((1, ALL[place][1] - ALL[place][0]), np.float32)
+        mesh.all_gather(own, ALL)
+        if place == 0:
+            assert mesh.stop(1, ALL) is None
+        else:
+            assert mesh.all_gather(own, ALL) is None
+        assert mesh.is_whole
+        return gathered(place, mesh)
+
+    for _, whole in at_once(meshes(3), act):
+        assert whole.tolist() == [[10, 10, 10, 20, 30, 30, 30, 30, 30]]
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2])
+@pytest.mark.parametrize("place", [0, 7, 15, -1], ids=["kind", "number", "length", "bytes"])
+def test_changed_frames_are_refused(frame, place):
+    # of the frame that ends the pass, head and tag are received one after the other
+    def change(received, data):
+        if received == frame and len(data) >= abs(place):
+            data[place] ^= 1
+
+    first, second = at_once(meshes(2, change), gathered_of_two)
+    assert "damaged" in first.message
+    assert isinstance(second, LaneError | list)  # it may have been through already
+
+
+def test_who_sends_another_kind_than_is_expected_is_refused():
+    def act(place, mesh):
+        if place == 0:
+            mesh.end()
+        else:
+            mesh.all_gather(np.ones((1, 1), np.float32), [(0, 3), (3, 4)])
+
+    for error in at_once(meshes(2), act):
+        assert isinstance(error, LaneError)
+
+
+def test_a_lane_that_ends_says_why():
+    has_ended = threading.Event()
+
+    def act(place, mesh):
+        if place == 1:
+            return has_ended.wait(20)
+        threading.Timer(0.1, mesh.fail, ["the cable is cut"]).start()
+        try:
+            return gathered_of_two(place, mesh)
+        finally:
+            has_ended.set()
+
+    first, _ = at_once(meshes(2), act)
+    assert "machine-1 is gone: the cable is cut" in first.message

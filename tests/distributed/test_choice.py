@@ -1,0 +1,97 @@
+"""Windows or rows: the faster one by what was measured, and why."""
+
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+
+import pytest
+from support.clusters import members, part_budget
+from support.paged import CONTEXT
+
+import edgellm
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.distributed.choice import choose_split, compare
+from edgellm.distributed.gathered import gather
+from edgellm.settings import LoadSettings
+
+LAYERS = 24
+FAST, SLOW = 1e-7, 1e-1
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder):
+    return tiny_folder("llama-3.2", config={"num_hidden_layers": LAYERS})
+
+
+@contextmanager
+def gathered(folder, place, memories=("500MB", "500MB"), **settings):
+    own, *others = memories
+    load = {"memory": own, "context": CONTEXT, "threads": 1} | settings
+    with members(folder, place, others) as hosts, ExitStack() as stack:
+        yield gather(read_checkpoint(folder), LoadSettings(machines=hosts, **load), stack)
+
+
+def rates(*, trip, weights=1e6, disks=None):
+    """Speeds as if they had been measured."""
+    return SimpleNamespace(trips=[0.0, trip], weights=[weights] * 2, disks=disks)
+
+
+class LinksAlone:
+    """Speeds of which no more than the links may be measured."""
+
+    trips = (0.0, SLOW)
+
+
+def test_rows_where_links_are_fast_and_windows_where_they_are_not(folder, tmp_path):
+    with gathered(folder, tmp_path) as machines:
+        fast, slow = (compare(machines, rates(trip=trip)) for trip in (FAST, SLOW))
+        assert (fast.kind, slow.kind) == ("rows", "windows")
+        assert "which all machines compute at once" in fast.reason
+        assert "on their way between machines for 9.6 s" in slow.reason
+        # both halve the weights; by rows the halves are computed at the same time
+        windows, rows = fast.kinds["windows"], fast.kinds["rows"]
+        assert rows.arithmetic_seconds < 0.6 * windows.arithmetic_seconds
+        assert slow.kinds["rows"].link_seconds == pytest.approx(4 * LAYERS * SLOW)
+        assert slow.kinds["windows"].link_seconds == SLOW
+        assert choose_split(machines, rates(trip=FAST)) == "rows"
+        assert choose_split(machines, LinksAlone()) == "windows"
+
+
+def test_what_was_asked_for_is_taken(folder, tmp_path):
+    with gathered(folder, tmp_path, split="windows") as machines:
+        assert choose_split(machines, None) == "windows"
+        asked = compare(machines, rates(trip=FAST))
+        assert (asked.kind, asked.reason) == ("windows", "it was asked for")
+        assert set(asked.as_dict()["kinds"]) == {"windows", "rows"}
+
+
+def test_rows_that_are_not_possible_are_said(folder, tmp_path):
+    with gathered(folder, tmp_path, backend="mlx") as machines:
+        assert choose_split(machines, None) == "windows"
+        found = compare(machines, rates(trip=FAST))
+        assert (found.kind, set(found.kinds)) == ("windows", {"windows"})
+        assert "rows are not possible: rows are split where edgellm's CPU kernels" in found.reason
+
+
+def test_windows_that_page_take_what_the_disks_need_together(folder, tmp_path):
+    half = LAYERS // 2
+    budgets = [part_budget(folder, half, half // 4, outer=outer) for outer in (True, False)]
+    layer = read_checkpoint(folder).layers[0].nbytes
+    with gathered(folder, tmp_path, budgets) as machines:
+        disks = [3.0 * layer, 1.0 * layer]
+        windows = compare(machines, rates(trip=FAST, weights=1e12, disks=disks)).kinds["windows"]
+    missed = sum(part.plan.streamed_bytes for part in windows.parts)
+    # whole layers: the slower disk may have one half of a layer too many
+    assert missed / sum(disks) <= windows.seconds_per_token <= missed / sum(disks) + 0.5
+    assert windows.parts[0].share > 0.6
+
+
+def test_auto_is_the_default_and_answers_are_the_same(folder, tmp_path):
+    load = {"memory": "500MB", "context": CONTEXT, "threads": 1}
+    with members(folder, tmp_path, ["500MB"]) as hosts:
+        texts = []
+        for split in ("windows", "rows", None):
+            chosen = {"split": split} if split else {}
+            with edgellm.load(folder, machines=hosts, **load, **chosen) as llm:
+                texts.append(llm.generate([3, 1, 4], max_tokens=8).text)
+                assert llm.machines[0].split == split or split is None
+    assert len(set(texts)) == 1
