@@ -123,6 +123,7 @@ def _open_parts(
         openings=openings,
         streams_weights=any(not plan["resident"] for plan in _plans(local_plan, answers)),
         takes_trees=local.takes_trees and all(answer["takes_trees"] for answer in answers),
+        wait=settings.machine_wait,
     )
     caches = ClusterCaches(
         LayerCaches(own_part, local_plan),
@@ -176,6 +177,7 @@ def _open_rows(
         openings,
         shares=shares,
         columns=gathered_columns(checkpoint.config, shares),
+        wait=settings.machine_wait,
     )
     layers.meet()
     caches = ClusterCaches(

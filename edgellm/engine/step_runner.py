@@ -24,9 +24,9 @@ from edgellm.engine.scheduling.scheduler import Scheduler
 from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.engine.turns import TurnPace, Turns
 from edgellm.engine.work import Work, keep_going_for
-from edgellm.errors import ClosedError, EdgeLLMError, ReadError
+from edgellm.errors import ClosedError, EdgeLLMError, MachineError, ReadError
 from edgellm.generation.output import Token
-from edgellm.models.layers import LayersInParts
+from edgellm.models.layers import LayersInParts, come_back
 
 
 class StepRunner:
@@ -67,7 +67,7 @@ class StepRunner:
             return
         try:
             with self._held[0].computing():
-                self._step()
+                self._step_or_begin_again()
         finally:
             if not self._scheduler.has_sequences:
                 self.leave()
@@ -99,6 +99,22 @@ class StepRunner:
             return True
         finally:
             self._entering = None
+
+    def _step_or_begin_again(self) -> None:
+        """Compute a step; where a machine was lost in it and is back, the next ones begin again.
+
+        The sequences are computed again from their tokens, and go on as if nothing had been.
+        """
+        try:
+            self._step()
+        except MachineError:
+            self._turns.close()
+            running = [one for one in self._scheduler.running if one.is_started]
+            keep_going = keep_going_for(self._context.model_lock, lambda: running)
+            if not come_back(self._context.model.layers, keep_going):
+                raise
+            for sequence in running:
+                sequence.restart()
 
     def _step(self) -> None:
         started_at = time.perf_counter()
@@ -235,7 +251,7 @@ class StepRunner:
         begun = time.perf_counter()
         try:
             tokens = self._lone.advance(sequence, keep_going_for(lock, lambda: [sequence]))
-        except (ReadError, ClosedError):
+        except (MachineError, ReadError, ClosedError):
             sequence.rewind()
             raise
         except Exception as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edgellm.device import machine as device
-from edgellm.errors import NotFiniteError
+from edgellm.errors import MachineError, NotFiniteError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
 from edgellm.generation.output import Beam, FinishReason, Token, prompt_tokens, top_logprobs
@@ -17,7 +17,7 @@ from edgellm.generation.stats import CostMeter, PrefillCallback, Progress, Stats
 from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
 from edgellm.memory_plan.plan import Plan, caches_of
-from edgellm.models.layers import KeepGoing, always
+from edgellm.models.layers import KeepGoing, always, come_back
 from edgellm.models.model import Model
 from edgellm.prompt_cache.lease import Lease
 from edgellm.prompt_cache.prefix_cache import PrefixCache
@@ -143,8 +143,9 @@ class Answer:
         try:
             self._take_pass(self._steps or self._begin())
         except Exception as error:
-            self.failure = error
-            self.has_ended = True
+            if not self._is_lost_and_back(error):
+                self.failure = error
+                self.has_ended = True
             self.give_way()
         except BaseException:  # of whichever thread has computed this
             self.give_way()
@@ -187,6 +188,11 @@ class Answer:
         self.has_ended = True
         self.ready.append(Token(None, self._text.flush(), None, reason, self.stats))
 
+    def _is_lost_and_back(self, error: Exception) -> bool:
+        """Return whether layers were lost, and are there again, for the next step to go on."""
+        layers = self._completer.model.layers
+        return isinstance(error, MachineError) and come_back(layers, self._may_go_on)
+
     def _begin(self) -> Generator[Step]:
         """Begin, or go on from the tokens so far."""
         completer, sampling, progress = self._completer, self._sampling, self._progress
@@ -195,6 +201,8 @@ class Answer:
         new_tokens = len(self._text.tokens)
         tokens = [*self._ids, *self._text.tokens]
         total = min(completer.context, len(self._ids) + self._limit)
+        if not new_tokens:
+            progress.prefill_done = 0  # of a prompt that was interrupted
         on_states = None
         if sampling.prompt_logprobs is not None and not new_tokens:
             self._scorer = TokenScorer(

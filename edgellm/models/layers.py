@@ -197,6 +197,19 @@ class LayersInParts(WindowedLayers, Protocol):
     """How many they are."""
 
 
+@runtime_checkable
+class LosableLayers(Layers, Protocol):
+    """Layers of which some may be lost in a pass, with their caches, and come back without them."""
+
+    def are_back(self, keep_going: KeepGoing) -> bool:
+        """Wait for what was lost; return whether all is there again.
+
+        False where nothing was lost, where it does not come back in time, or ``keep_going`` said
+        no. What sequences had in their caches has to be computed again.
+        """
+        ...
+
+
 class Launched(Protocol):
     """Hidden states that are under way, while others may be launched."""
 
@@ -224,6 +237,11 @@ class StagedLayers(Layers, Protocol):
         What is under way at a time has no sequence in common, and nobody changes its caches.
         """
         ...
+
+
+def come_back(layers: Layers, keep_going: KeepGoing) -> bool:
+    """Return whether layers that were lost in a pass are there again, as ``are_back`` says."""
+    return isinstance(layers, LosableLayers) and layers.are_back(keep_going)
 
 
 def caches_in_part(spans: StateSpans, part: slice) -> list[LayerCache]:

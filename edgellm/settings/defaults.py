@@ -24,6 +24,11 @@ KV_FLOAT32_BITS = 32
 BATCH = 8
 """Prompts of a file that are continued side by side."""
 
+MACHINE_WAIT = 9.0
+"""Seconds since a machine was last heard, up to which a text waits for it."""
+
+MAX_MACHINE_WAIT = 86_400
+
 MAX_BEAMS = 64
 MAX_SEQUENCES = 1 << 16
 """Sequences that may be asked to run side by side; memory allows fewer."""

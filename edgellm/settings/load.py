@@ -8,9 +8,24 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from edgellm.errors import ConfigError
-from edgellm.setting_values import choice, is_truth, path_text, set_checked, shown, whole_number
+from edgellm.setting_values import (
+    choice,
+    is_truth,
+    number,
+    path_text,
+    set_checked,
+    shown,
+    whole_number,
+)
 from edgellm.settings.argument_names import check_names
-from edgellm.settings.defaults import KV_BITS, MAX_BEAMS, MAX_CONTEXT, PREFILL_CHUNK
+from edgellm.settings.defaults import (
+    KV_BITS,
+    MACHINE_WAIT,
+    MAX_BEAMS,
+    MAX_CONTEXT,
+    MAX_MACHINE_WAIT,
+    PREFILL_CHUNK,
+)
 from edgellm.settings.sizes import MAX_SIZE, parse_memory
 
 
@@ -45,6 +60,9 @@ class LoadSettings:
             divided; memory and threads are then this machine's. None: this machine alone.
         split: what each of several machines has: ``windows`` of layers, ``rows`` of every matrix,
             so that all compute at once, or ``auto``, whichever is forecast to be faster.
+        machine_wait: seconds since a machine was last heard, up to which a text waits for one that
+            was lost in it, and then goes on; 0: it ends at once. It is known to be lost at once
+            where its connection ends, else after 8 s.
     """
 
     memory: str | int | None = None
@@ -62,6 +80,7 @@ class LoadSettings:
     adapter: str | Path | None = None
     machines: str | Path | None = None
     split: Literal["auto", "windows", "rows"] = "auto"
+    machine_wait: float = MACHINE_WAIT
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -69,6 +88,7 @@ class LoadSettings:
             "activations": choice("activations", self.activations, ("auto", "int8", "float")),
             "backend": choice("backend", self.backend, ("auto", "mlx")),
             "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
+            "machine_wait": number("machine_wait", self.machine_wait, 0, MAX_MACHINE_WAIT),
             "prefill_chunk": whole_number("prefill_chunk", self.prefill_chunk, 1, 1 << 16),
             "split": choice("split", self.split, ("auto", "windows", "rows")),
             "speculate": choice("speculate", self.speculate, ("auto", "ngram", "off")),
@@ -129,3 +149,4 @@ class LoadFields(TypedDict, total=False):
     adapter: str | Path | None
     machines: str | Path | None
     split: Literal["auto", "windows", "rows"]
+    machine_wait: float

@@ -28,7 +28,7 @@ def used(load, **keywords):
 
 
 def lost(load, **keywords):
-    with load(**keywords) as llm:
+    with load(machine_wait=0, **keywords) as llm:
         llm.model.layers.peers[0]._data.fail("the cable is cut")
         with pytest.raises(MachineError, match="the cable is cut"):
             llm.generate(PROMPT, max_tokens=3)

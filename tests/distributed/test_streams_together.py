@@ -44,7 +44,7 @@ def test_groups_in_turn_say_what_one_machine_says(quantized, tmp_path, others, h
         one = [[token.id for token in llm.generate(prompt, **how).tokens] for prompt in PROMPTS]
     with (
         members(quantized, tmp_path, ["500MB"] * others) as hosts,
-        edgellm.load(quantized, machines=hosts, **LOAD) as llm,
+        edgellm.load(quantized, machines=hosts, split="windows", **LOAD) as llm,
     ):
         llm.eos_token_ids = frozenset()
         with llm.engine() as engine:
@@ -65,7 +65,7 @@ def test_sequences_that_come_and_go_leave_nothing(quantized, tmp_path):
     with (
         members(quantized, tmp_path, ["500MB"]) as hosts,
         edgellm.load(quantized, **LOAD) as one,
-        edgellm.load(quantized, machines=hosts, **LOAD) as llm,
+        edgellm.load(quantized, machines=hosts, split="windows", **LOAD) as llm,
     ):
         with llm.engine(max_queue=6, at_once=4) as engine:
             traffic = Traffic(engine, draw, max_tokens=range(1, 50))
@@ -101,7 +101,7 @@ def test_streams_share_what_each_machine_reads(quantized, tmp_path):
     load = {"context": CONTEXT, "threads": 1, "memory": own, "speculate": "off"}
     with (
         members(quantized, tmp_path, [other], make_reader=counting) as hosts,
-        edgellm.load(quantized, machines=hosts, **load) as llm,
+        edgellm.load(quantized, machines=hosts, split="windows", **load) as llm,
     ):
         assert not llm.plan.resident
         llm.eos_token_ids = frozenset()

@@ -51,7 +51,7 @@ def main() -> None:
     with (
         other_process(asked.model, asked.memory) as (hosts, _),
         load(asked.model, **settings) as one,
-        load(asked.model, machines=hosts, **settings) as two,
+        load(asked.model, machines=hosts, split="windows", **settings) as two,
     ):
         layers = two.model.layers
         assert isinstance(layers, StagedLayers), "of the kind that can take turns"

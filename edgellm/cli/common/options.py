@@ -170,6 +170,12 @@ LOAD_OPTIONS = SettingsOptions(
             "compute at once, or whichever is faster; answers stay the same.",
             heading=headings.MEMORY,
         ),
+        "machine_wait": option(
+            float,
+            "SECONDS",
+            "How long since a machine was last heard a text waits for it, and then goes on.",
+            heading=headings.MEMORY,
+        ),
     },
 )
 

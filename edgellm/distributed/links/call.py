@@ -10,10 +10,17 @@ from edgellm.distributed.links.machines import Machine
 from edgellm.errors import MachineError
 
 
-def call(machine: Machine, secret: bytes) -> Link:
-    """Return a connection to a machine that knows the secret. Raises MachineError."""
+def call(machine: Machine, secret: bytes, *, seconds: float = HANDSHAKE_SECONDS) -> Link:
+    """Return a connection to a machine that knows the secret. Raises MachineError.
+
+    Args:
+        machine: which one.
+        secret: of the cluster.
+        seconds: that it may take to be there.
+    """
+    seconds = min(seconds, HANDSHAKE_SECONDS)
     try:
-        connection = socket.create_connection(machine.address, timeout=HANDSHAKE_SECONDS)
+        connection = socket.create_connection(machine.address, timeout=seconds)
     except OSError as error:
         raise MachineError(
             f"machine {machine.name} cannot be reached at {machine.address}: "
@@ -21,7 +28,8 @@ def call(machine: Machine, secret: bytes) -> Link:
             hint="run edgellm cluster join there, or edgellm cluster start here",
         ) from error
     try:
-        keys = shake_hands(connection, secret, calls=True, name=f"machine {machine.name}")
+        name = f"machine {machine.name}"
+        keys = shake_hands(connection, secret, calls=True, name=name, seconds=seconds)
     except BaseException:
         connection.close()
         raise

@@ -35,7 +35,14 @@ class Keys(NamedTuple):
     received: bytes
 
 
-def shake_hands(connection: socket.socket, secret: bytes, *, calls: bool, name: str) -> Keys:
+def shake_hands(
+    connection: socket.socket,
+    secret: bytes,
+    *,
+    calls: bool,
+    name: str,
+    seconds: float = HANDSHAKE_SECONDS,
+) -> Keys:
     """Return the keys of a new connection.
 
     Args:
@@ -43,12 +50,13 @@ def shake_hands(connection: socket.socket, secret: bytes, *, calls: bool, name: 
         secret: shared by all machines.
         calls: whether this side has called.
         name: the other machine's, for errors.
+        seconds: that it may take.
 
     Raises:
         MachineError: the other side is no edgellm of this protocol, does not know the secret, or
             says nothing.
     """
-    deadline = time.monotonic() + HANDSHAKE_SECONDS
+    deadline = time.monotonic() + seconds
     own = os.urandom(_NONCE_BYTES)
     try:
         if calls:
@@ -107,7 +115,7 @@ def _receive(connection: socket.socket, count: int, deadline: float) -> bytes:
     while len(data) < count:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"nothing came for {HANDSHAKE_SECONDS:.0f} s")
+            raise TimeoutError("nothing came in time")
         connection.settimeout(left)
         part = connection.recv(count - len(data))
         if not part:

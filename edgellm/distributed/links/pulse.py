@@ -42,6 +42,11 @@ class Pulse:
         )
         self._thread.start()
 
+    @property
+    def heard_at(self) -> float:
+        """When the other machine was last heard, by ``time.monotonic``."""
+        return self._heard
+
     def send(self, message: Mapping[str, Any]) -> None:
         """Send something over the same connection. Raises MachineError."""
         self._link.send(message)

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +16,16 @@ import mlx.core as mx
 
 from edgellm.distributed.remote.peer import Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, advance, remote_spans
+from edgellm.errors import EdgeLLMError
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.layers import KeepGoing, Span, States, StateSpans, always
 from edgellm.runtime.caches import LayerCaches
+
+CALL_SECONDS = 0.2
+"""Time between two calls of a machine that is gone."""
+
+MOST_IN_VAIN = 3
+"""Returns in a row after which no pass was through: a machine that is lost again each time."""
 
 
 class ClusterLayers(ABC):
@@ -25,16 +35,24 @@ class ClusterLayers(ABC):
         local_count: how many caches of a sequence are this machine's, those before the others.
         peers: the other machines.
         openings: what each of them is asked first, also when it comes back.
+        wait: ``LoadSettings.machine_wait``.
     """
 
     async_compute = False
 
     def __init__(
-        self, local_count: int, peers: Sequence[Peer], openings: Sequence[Mapping[str, Any]]
+        self,
+        local_count: int,
+        peers: Sequence[Peer],
+        openings: Sequence[Mapping[str, Any]],
+        *,
+        wait: float,
     ) -> None:
         self._local_count = local_count
         self.peers = list(peers)
         self._openings = list(openings)
+        self._wait = wait
+        self._returns_in_vain = 0
 
     def run(
         self,
@@ -55,7 +73,37 @@ class ClusterLayers(ABC):
         results = self._through(list(states), spans, keep_going, depth)
         if results:
             advance(held)
+            self._returns_in_vain = 0
         return results
+
+    def are_back(self, keep_going: KeepGoing) -> bool:
+        """Wait for machines that were lost; return whether all are there again.
+
+        False where none was lost, where one does not come back in time, again and again is lost
+        before a pass is through, or ``keep_going`` said no.
+        """
+        lost = [pair for pair in zip(self.peers, self._openings, strict=True) if pair[0].is_lost]
+        if not lost or self._returns_in_vain == MOST_IN_VAIN:
+            return False
+        self._returns_in_vain += 1
+        return all(self._is_back(peer, opening, keep_going) for peer, opening in lost)
+
+    def _is_back(self, peer: Peer, opening: Mapping[str, Any], keep_going: KeepGoing) -> bool:
+        """Call a machine until it is there again; false where it is not in time."""
+        name, ends_at = peer.machine.name, peer.heard_at + self._wait
+        told = False
+        while (left := ends_at - time.monotonic()) > 0 and keep_going():
+            if not told:
+                told = True
+                _say(f"machine {name} is gone: waiting for it up to {math.ceil(left)} s")
+            try:
+                peer.join_again(opening, seconds=left)
+            except EdgeLLMError:
+                time.sleep(min(left, CALL_SECONDS))
+                continue
+            _say(f"machine {name} is back: texts are computed again up to here, and go on")
+            return True
+        return False
 
     def close(self) -> None:
         """Free the weights here, and let the other machines go."""
@@ -110,6 +158,10 @@ class ClusterLayers(ABC):
                 told[-1].append([cache.number, int(span.length), bool(span.many), levels])
                 passed[cache.number] = passed.get(cache.number, 0) + int(span.length)
         return {"spans": told, "offsets": list(offsets.items())}
+
+
+def _say(what: str) -> None:
+    warnings.warn(what, RuntimeWarning, stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,19 @@ class Peer:
         self._missed: EdgeLLMError | None = None
         self.facts: Mapping[str, Any] = self._connect()
 
-    def join_again(self, opening: Mapping[str, Any]) -> Mapping[str, Any]:
+    @property
+    def heard_at(self) -> float:
+        """When it was last heard before it was lost, by ``time.monotonic``."""
+        return self._pulse.heard_at
+
+    def join_again(
+        self, opening: Mapping[str, Any], *, seconds: float = PATIENCE_SECONDS
+    ) -> Mapping[str, Any]:
         """Connect to a machine that was lost, and return what it answers to ``opening``.
+
+        Args:
+            opening: the first request.
+            seconds: that it may take until it has answered the call.
 
         Raises:
             MachineError: it is not there, or another one than it was.
@@ -66,7 +77,7 @@ class Peer:
         """
         self._disconnect()
         self._notes.clear()
-        facts = self._connect()
+        facts = self._connect(seconds)
         if any(facts[key] != self.facts[key] for key in ("versions", "files")):
             self._disconnect()
             raise MachineError(
@@ -82,16 +93,16 @@ class Peer:
             raise
         return answer
 
-    def _connect(self) -> Mapping[str, Any]:
+    def _connect(self, seconds: float = PATIENCE_SECONDS) -> Mapping[str, Any]:
         """Connect to the machine, and return what it says of itself. Raises MachineError."""
-        control = call(self.machine, self._secret)
+        control = call(self.machine, self._secret, seconds=seconds)
         try:
-            control.set_timeout(PATIENCE_SECONDS)
+            control.set_timeout(seconds)
             control.send({"for": "control"})
             facts, _ = control.receive()
             raise_error(facts, self.machine.name)
             self.session: str = facts["session"]
-            self._data = call(self.machine, self._secret)
+            self._data = call(self.machine, self._secret, seconds=seconds)
             try:
                 self._data.send({"for": "data", "session": self.session})
             except BaseException:

@@ -62,6 +62,7 @@ class RemoteLayers(ClusterLayers):
         openings: what each other machine is asked first, also when it comes back.
         streams_weights: whether a machine reads weights from disk.
         takes_trees: whether all take trees of tokens.
+        wait: ``LoadSettings.machine_wait``.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class RemoteLayers(ClusterLayers):
         openings: Sequence[Mapping[str, Any]],
         streams_weights: bool,
         takes_trees: bool,
+        wait: float,
     ) -> None:
-        super().__init__(local_count, peers, openings)
+        super().__init__(local_count, peers, openings, wait=wait)
         self.streams_weights = streams_weights
         self.takes_trees = takes_trees
         self.max_exact_rows: int = local.max_exact_rows

@@ -31,6 +31,7 @@ class GatheredLayers(ClusterLayers):
         openings: what each of them is asked first, also when it comes back.
         shares: the rows of each machine, this one's first.
         columns: what each has of what is gathered.
+        wait: ``LoadSettings.machine_wait``.
     """
 
     streams_weights = False
@@ -44,8 +45,9 @@ class GatheredLayers(ClusterLayers):
         *,
         shares: Sequence[RowShare],
         columns: Columns,
+        wait: float,
     ) -> None:
-        super().__init__(len(local.layers.blocks), peers, openings)
+        super().__init__(len(local.layers.blocks), peers, openings, wait=wait)
         self.max_exact_rows: int = local.layers.max_exact_rows
         self._local = local
         self._shares = list(shares)

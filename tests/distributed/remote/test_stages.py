@@ -46,7 +46,7 @@ def parts(meet=lambda number: None):
 
 
 def ended(before):
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of tests before may end meanwhile
 
 
 def test_all_machines_compute_at_once():
