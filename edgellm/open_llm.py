@@ -19,7 +19,7 @@ from edgellm.models.through_mlx_lm.checkpoint import (
 from edgellm.prompt_cache.disk_cache import prompt_cache_for
 from edgellm.reading.disk_reader import DiskReader, Reader
 from edgellm.runtime.load_whole import load_whole
-from edgellm.runtime.loader import LoadProgress, load_model, open_reader
+from edgellm.runtime.loader import LoadProgress, SendProgress, load_model, open_reader
 from edgellm.setting_values import callback, path_text
 from edgellm.settings import LoadFields, LoadSettings, merged
 from edgellm.settings.argument_names import check_names
@@ -69,6 +69,7 @@ def open_llm(
     reader: Reader | None = None,
     plan: Plan | None = None,
     progress: LoadProgress | None = None,
+    sending: SendProgress | None = None,
 ) -> LLM:
     """Load a model whose checkpoint and tokenizer have been read; errors are those of ``load``.
 
@@ -79,10 +80,11 @@ def open_llm(
         reader: reads the weights; None: a reader that suits checkpoint and plan.
         plan: lays the model out in memory; None: the plan that follows from the settings.
         progress: called with bytes read and bytes in all.
+        sending: called with what is sent to other machines that have not got the model.
     """
     warn_of_large_budget(settings)
     if settings.machines is not None:
-        return _open_cluster(checkpoint, tokenizer, settings, progress)
+        return _open_cluster(checkpoint, tokenizer, settings, progress, sending)
     plan = plan or plan_for(checkpoint, settings)
     if isinstance(checkpoint, MLXLMCheckpoint):
         return _open_whole(checkpoint, tokenizer, plan, progress)
@@ -124,13 +126,14 @@ def _open_cluster(
     tokenizer: Tokenizer,
     settings: LoadSettings,
     progress: LoadProgress | None,
+    sending: SendProgress | None,
 ) -> LLM:
     """Load a model on several machines."""
     # most models are on one, and what joins machines takes time to import
     from edgellm.distributed.cluster import open_cluster
 
     with ExitStack() as on_failure:
-        opened = open_cluster(checkpoint, settings, progress=progress)
+        opened = open_cluster(checkpoint, settings, progress=progress, sending=sending)
         on_failure.callback(opened.reader.close)
         on_failure.callback(opened.model.close)
         with borrowed_stream():

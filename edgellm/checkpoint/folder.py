@@ -28,6 +28,9 @@ CHECKSUMS = "edgellm.json"
 MANIFEST = "edgellm-conversion.json"
 """In a folder whose conversion has not finished; a whole folder never has it."""
 
+PART = "edgellm-part.json"
+"""In a folder with some layers of a model alone, which a machine of a cluster computes."""
+
 EMBEDDING_FILE = "model-embedding.safetensors"
 HEAD_FILE = "model-head.safetensors"
 
@@ -75,6 +78,11 @@ def open_folder(path: Path) -> ModelFolder:
         raise FormatError(
             f"{path} is only half converted",
             hint="run the same `edgellm convert` command again: it continues where it stopped",
+        )
+    if (path / PART).exists():
+        raise FormatError(
+            f"{path} has a part of a model's layers",
+            hint=f"a machine of a cluster computes it: edgellm cluster join {path}",
         )
     if not (path / CONFIG).exists():
         if _holds_other_formats(path) and not (path / ADAPTER_CONFIG).exists():

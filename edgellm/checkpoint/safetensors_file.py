@@ -218,12 +218,15 @@ def write_tensors(
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    header = _header(tensors, dict(metadata or {"format": "mlx"}))
+    header = make_header(tensors, metadata)
     return write_file(path, chain([header], *map(_data, tensors)), private=private)
 
 
-def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": metadata}
+def make_header(
+    tensors: Sequence[TensorData | TensorInfo], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Return what stands before the tensors' bytes in a file that has them in this order."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "mlx"})}
     end = 0
     for tensor in tensors:
         if tensor.name in entries:

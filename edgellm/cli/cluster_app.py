@@ -19,6 +19,10 @@ class ClusterGroup(CommandGroup):
             "Let this machine compute layers for another one.",
             "edgellm cluster join ./llama-7b --address 192.168.1.11 --memory 4GB",
         ),
+        "part": CommandEntry(
+            "Write some layers of a model into a folder to be carried to another machine.",
+            "edgellm cluster part ./llama-7b ./upper-half --layers 16-31",
+        ),
         "start": CommandEntry(
             "Make a secret, and start the other machines by ssh.",
             "edgellm cluster start ./llama-7b hosts.json",

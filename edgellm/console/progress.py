@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 
 from edgellm.console.status_line import StatusLine
 from edgellm.console.terminal import err, note
+from edgellm.console.units import rate, size
 from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from edgellm.converters import ConversionStep
 
 DELAY = 0.3
 """Seconds before a loading bar is drawn: what is quick is not worth a flicker."""
+
+SAY_SECONDS = 10.0
+"""Between two lines about one machine, where there is no terminal."""
 
 
 @contextmanager
@@ -37,6 +41,44 @@ def show_loading(name: str) -> Iterator[Callable[[int, int], None]]:
 
     try:
         yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+@contextmanager
+def show_sending() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what is sent to other machines; yields a callback of name, bytes sent, bytes in all.
+
+    On a terminal that is a bar for each until all have theirs; else a line now and then.
+    """
+    begun = time.perf_counter()
+    said: dict[str, float] = {}
+    if not StatusLine.possible():
+
+        def say(name: str, done: int, total: int) -> None:
+            now = time.perf_counter()
+            if done == total or now - said.setdefault(name, begun) > SAY_SECONDS:
+                said[name] = now
+                speed = rate(done / max(now - begun, 1e-9))
+                note(f"{name}: {size(done)} of {size(total)}, {speed}")
+
+        yield say
+        return
+    bar = _byte_bar()
+    tasks: dict[str, TaskID] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(escape_controls(f"sending to {name}"), total=total)
+        bar.update(tasks[name], completed=done)
+        if not bar.finished:
+            bar.start()
+        elif bar.live.is_started:
+            bar.stop()  # what is loaded next has a bar of its own
+
+    try:
+        yield show
     finally:
         if bar.live.is_started:
             bar.stop()

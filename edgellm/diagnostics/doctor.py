@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgellm.console.units import size
-from edgellm.errors import EdgeLLMError, ReadError
+from edgellm.errors import EdgeLLMError
 from edgellm.settings import DEFAULT_MODEL
 
 PACKAGES = (
@@ -38,17 +36,8 @@ PACKAGES = (
     "llama-cpp-python",
 )
 
-SAMPLE_BYTES = 256 << 20
-"""Bytes that are written and read back to measure a disk's speed."""
-
-MIN_FREE_BYTES = 1 << 30
-"""Bytes that must be free on a disk before a sample is written to it."""
-
 NEW_TOKENS = 64
 """Tokens of the generation that is timed."""
-
-F_NOCACHE = 48
-"""macOS's fcntl command that keeps a file out of the page cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +196,7 @@ def _check_kernels(diagnosis: Diagnosis) -> str:
 
 
 def _measure_disk(diagnosis: Diagnosis, folder: Path) -> str:
+    from edgellm.reading.disk_sample import SAMPLE_BYTES, disk_sample
     from edgellm.reading.tuning import measure_disk
 
     weights = sorted(folder.glob("model*.safetensors"))
@@ -215,43 +205,12 @@ def _measure_disk(diagnosis: Diagnosis, folder: Path) -> str:
         files: AbstractContextManager[list[Path]] = nullcontext(weights)
     else:
         kind = "sample"
-        files = _sample(folder)
+        files = disk_sample(folder)
     with files as chosen:
         speed = measure_disk(chosen, seconds=0.5)
     where = str(folder.resolve())
     diagnosis.disk = {"folder": where, "bytes_per_second": speed, "read": kind}
     return f"{speed / 1e9:.2f} GB/s"
-
-
-@contextmanager
-def _sample(folder: Path) -> Iterator[list[Path]]:
-    """Write a file of noise, which is deleted again. Raises ReadError where none can be written."""
-    import shutil
-
-    free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        raise ReadError(
-            f"{folder} has {size(free)} free; its disk is measured with {size(MIN_FREE_BYTES)}",
-            hint="free some space, or name a folder on another disk",
-        )
-    noise = os.urandom(1 << 20)
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".edgellm-doctor-") as file:
-            if sys.platform == "darwin":
-                import fcntl
-
-                # what is written must not be read back from memory
-                fcntl.fcntl(file.fileno(), F_NOCACHE, 1)
-            for _ in range(SAMPLE_BYTES // len(noise)):
-                file.write(noise)
-            file.flush()
-            os.fsync(file.fileno())
-            yield [Path(file.name)]
-    except OSError as error:
-        raise ReadError(
-            f"{folder} cannot be written to, so its disk was not measured: {error.strerror}",
-            hint="name a folder that you may write to",
-        ) from error
 
 
 def _measure_model(diagnosis: Diagnosis) -> str:

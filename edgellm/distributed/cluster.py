@@ -25,6 +25,7 @@ from edgellm.distributed.remote.peer import Reply, asking_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.distributed.shares import MachineShare, machine_shares
+from edgellm.distributed.supply.sending import supplied
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.layers import WindowedLayers
@@ -32,7 +33,7 @@ from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import LayerCaches
-from edgellm.runtime.loader import LoadProgress, load_model, open_reader
+from edgellm.runtime.loader import LoadProgress, SendProgress, load_model, open_reader
 from edgellm.settings import LoadSettings
 
 
@@ -60,6 +61,7 @@ def open_cluster(
     settings: LoadSettings,
     *,
     progress: LoadProgress | None = None,
+    sending: SendProgress | None = None,
     cut: Cut | None = None,
     make_reader: MakeReader = open_reader,
 ) -> Opened:
@@ -69,6 +71,7 @@ def open_cluster(
         checkpoint: the model.
         settings: as for ``load``; memory and threads are this machine's.
         progress: told of the bytes that arrive here.
+        sending: told of those that are sent to machines which have not got the model.
         cut: which machine has which layers; None: by their memories and disks, or rows of each,
             as ``settings.split`` says.
         make_reader: opens what reads this machine's layers.
@@ -78,7 +81,7 @@ def open_cluster(
         ConfigError, MemoryBudgetError, ReadError: as ``load``, here or there.
     """
     with ExitStack() as on_failure:
-        gathered = gather(checkpoint, settings, on_failure)
+        gathered = replace(gather(checkpoint, settings, on_failure), sending=sending)
         rates = Rates(gathered)
         if cut is None and choose_split(gathered, rates) == "rows":
             opened = _open_rows(gathered, make_reader, progress, on_failure)
@@ -100,9 +103,10 @@ def _open_parts(
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     own_part = checkpoint.with_layers(cut.layers[0])
     local_plan = plan_for(own_part, settings)
+    tellings = supplied(checkpoint, peers, cut.layers[1:], gathered.sending)
     openings = [
-        {"ask": "open", "layers": list(layers), "settings": shared_settings(settings)}
-        for layers in cut.layers[1:]
+        {"ask": "open", "layers": list(layers), "settings": shared_settings(settings), **telling}
+        for layers, telling in zip(cut.layers[1:], tellings, strict=True)
     ]
     with asking_all(peers, openings) as replies:  # they load while this machine does
         reader = make_reader(own_part, local_plan)
@@ -152,9 +156,10 @@ def _open_rows(
     """Load each machine's rows."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     shares = share_rows(checkpoint.config, gathered.budgets)
+    tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
     openings = [
-        {"ask": "open", "rows": share.as_dict(), "settings": shared_settings(settings)}
-        for share in shares[1:]
+        {"ask": "open", "rows": share.as_dict(), "settings": shared_settings(settings), **telling}
+        for share, telling in zip(shares[1:], tellings, strict=True)
     ]
     with asking_all(peers, openings) as replies, borrowed_stream():
         part = open_rows(

@@ -13,12 +13,15 @@ from edgellm.distributed.links.secret import read_secret
 from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
 from edgellm.distributed.parts.rows import require_rows
 from edgellm.distributed.remote.peer import Peer
-from edgellm.errors import ConfigError, UnsupportedModelError
+from edgellm.distributed.supply.sending import lacks_folder
+from edgellm.distributed.supply.told_model import told_of
+from edgellm.errors import ConfigError, MachineError, UnsupportedModelError
 from edgellm.files.given_path import given_path
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.reading.tuning import measure_disk
+from edgellm.runtime.loader import SendProgress
 from edgellm.settings import LoadSettings
 
 
@@ -31,12 +34,14 @@ class Gathered:
         settings: of the first machine, with all chosen that the others have to have alike.
         peers: the other machines.
         budgets: bytes of each machine, the first one's first.
+        sending: told of what is sent to machines that have not got the model.
     """
 
     checkpoint: Checkpoint
     settings: LoadSettings
     peers: Sequence[Peer]
     budgets: Sequence[int]
+    sending: SendProgress | None = None
 
     def settings_of(self, machine: int) -> LoadSettings:
         """Return the settings that a machine's part is planned with, by its number."""
@@ -54,7 +59,7 @@ def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) 
     model = _require_layers(checkpoint, settings)
     if settings.split == "rows":
         require_rows(model, settings)
-    peers = call_machines(model, settings, stack)
+    peers = call_machines(model, settings, stack, parts=True)
     budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
     plan = plan_for(model, replace(settings, memory=sum(budgets), draft=None))
     shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
@@ -66,8 +71,12 @@ def machines_of(settings: LoadSettings) -> list[Machine]:
     return read_machines(given_path(settings.machines or ""))
 
 
-def call_machines(model: Checkpoint, settings: LoadSettings, stack: ExitStack) -> list[Peer]:
+def call_machines(
+    model: Checkpoint, settings: LoadSettings, stack: ExitStack, *, parts: bool = False
+) -> list[Peer]:
     """Call the other machines; ``stack`` lets them go.
+
+    With ``parts`` a machine may lack the model, and is told of it.
 
     Raises MachineError where one cannot be reached, refuses, or is not like this one.
     """
@@ -78,7 +87,15 @@ def call_machines(model: Checkpoint, settings: LoadSettings, stack: ExitStack) -
         peer = Peer(machine, secret)
         stack.callback(peer.close)
         require_alike(machine.name, versions(), peer.facts["versions"], "version")
-        require_alike(machine.name, own, peer.facts["files"], "file")
+        if not lacks_folder(peer):
+            require_alike(machine.name, own, peer.facts["files"], "file")
+        elif parts:
+            peer.request({"ask": "model", "model": told_of(model)})
+        else:
+            raise MachineError(
+                f"machine {machine.name} has not got the model, and needs all of it for training",
+                hint="copy the folder there, and name it to edgellm cluster join",
+            )
         peers.append(peer)
     return peers
 

@@ -65,6 +65,19 @@ def locate(model: str | Path, *, converting: Callable[[Any], None] | None = None
     raise ModelNotFoundError(f"there is no model {name!r}", hint=hint)
 
 
+def is_here(model: str | Path) -> bool:
+    """Return whether ``locate`` finds a model on this machine; of the Hub, only what is whole."""
+    name = str(model)
+    if given_path(model).exists() or name in bundled_names():
+        return True
+    hub_name = parse_hub_name(name)
+    if hub_name is None or hub_name.is_gguf:
+        return hub_name is not None  # a conversion of ours, which locate finds or makes
+    from edgellm.hub.cached_files import cached_folder
+
+    return cached_folder(hub_name.repository, None) is not None
+
+
 def _of_the_hub(name: HubName, converting: Callable[[Any], None] | None) -> Path:
     if not name.is_gguf:
         from edgellm.hub.download import download

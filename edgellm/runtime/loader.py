@@ -40,6 +40,9 @@ class LayerChanges(Protocol):
 LoadProgress = Callable[[int, int], None]
 """Called with bytes read and bytes in all."""
 
+SendProgress = Callable[[str, int, int], None]
+"""Called with another machine's name, the bytes that were sent to it, and those that it lacked."""
+
 
 def load_model(
     checkpoint: Checkpoint,

@@ -30,15 +30,18 @@ def write_hosts(folder, ports, secret, *, host="127.0.0.1"):
 
 
 @contextmanager
-def members(model, place, memories, make_reader=open_reader, make_session=Session):
-    """Machines in threads of this process, one per budget; yields the file that names them."""
+def members(model, place, memories, make_reader=open_reader, *, make_session=Session, held=None):
+    """Machines in threads of this process, one per budget; yields the file that names them.
+
+    They have the folder ``model``, or what ``held`` makes of nothing.
+    """
     secret, said = new_secret(), []
     with ExitStack() as ended:
         found = []
         for memory in memories:
             settings = LoadSettings(memory=memory, threads=1)
             member = Member(
-                read_checkpoint(model),
+                held() if held else read_checkpoint(model),
                 settings,
                 Address("127.0.0.1", 0),
                 secret.encode(),

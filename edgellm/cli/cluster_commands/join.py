@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
@@ -12,6 +12,10 @@ from edgellm.cli.common.settings_options import expand_settings
 from edgellm.device.require_mlx import require_backend
 from edgellm.distributed.links.addresses import DEFAULT_PORT
 from edgellm.settings import LoadSettings
+
+if TYPE_CHECKING:
+    from edgellm.checkpoint.checkpoint import Checkpoint
+    from edgellm.distributed.supply.part_folder import PartFolder
 
 LOAD = options.LOAD_OPTIONS.only("memory", "threads")
 
@@ -42,7 +46,8 @@ def join(
 ) -> None:
     """Let this machine compute for another one, until Ctrl-C: layers, or shares of training.
 
-    The other one asks with --machines. Nobody gets in who does not know the secret, which
+    The other one asks with --machines, and sends what is not here of its part. MODEL may also be
+    a folder that edgellm cluster part has made. Nobody gets in who does not know the secret, which
     edgellm cluster start makes; it never goes over the network.
     """
     require_backend()
@@ -52,13 +57,10 @@ def join(
     import sys
     import threading
 
-    from edgellm.checkpoint.checkpoint import Checkpoint
-    from edgellm.cli.common.load_with_progress import read_model
     from edgellm.console import terminal
     from edgellm.distributed.links.addresses import Address, require_private
     from edgellm.distributed.links.secret import check_secret, read_secret
     from edgellm.distributed.members.member import Member
-    from edgellm.errors import UnsupportedModelError
     from edgellm.files.given_path import given_path
     from edgellm.memory_plan.plan_checkpoint import warn_of_large_budget
     from edgellm.setting_values import whole_number
@@ -72,11 +74,8 @@ def join(
         key = read_secret(given_path(secret))
     else:
         key = check_secret(getpass.getpass("secret: "))
-    checkpoint, _ = read_model(model)
-    if not isinstance(checkpoint, Checkpoint):
-        raise UnsupportedModelError("models that mlx-lm computes run on one machine")
     member = Member(
-        checkpoint, settings, place, key, say=terminal.note, make_session=TrainingSession
+        _held(model), settings, place, key, say=terminal.note, make_session=TrainingSession
     )
     try:
         terminal.note(f"{model}: waiting at {place._replace(port=member.port)}; Ctrl-C ends it")
@@ -91,3 +90,26 @@ def join(
         member.serve()
     finally:
         member.close()
+
+
+def _held(model: str) -> Checkpoint | PartFolder:
+    """Return what is here of a model. Raises EdgeLLMError."""
+    from edgellm.checkpoint.checkpoint import Checkpoint
+    from edgellm.checkpoint.folder import PART
+    from edgellm.cli.common.load_with_progress import read_model
+    from edgellm.console import terminal
+    from edgellm.distributed.supply.part_folder import PartFolder
+    from edgellm.errors import UnsupportedModelError
+    from edgellm.files.given_path import given_path
+    from edgellm.hub.resolve import is_here
+
+    folder = given_path(model)
+    if (folder / PART).exists():
+        return PartFolder(folder, say=terminal.note)
+    if not is_here(model):
+        terminal.note(f"{model} is not on this machine: the first one sends it its part")
+        return PartFolder(say=terminal.note)
+    checkpoint, _ = read_model(model)
+    if not isinstance(checkpoint, Checkpoint):
+        raise UnsupportedModelError("models that mlx-lm computes run on one machine")
+    return checkpoint

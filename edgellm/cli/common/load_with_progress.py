@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.console.progress import converting_shown, show_loading
+from edgellm.console.progress import converting_shown, show_loading, show_sending
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, read_any_checkpoint
@@ -24,5 +24,5 @@ def open_with_progress(
     name: str, checkpoint: AnyCheckpoint, tokenizer: Tokenizer, settings: LoadSettings
 ) -> LLM:
     """Load a model behind a progress bar. Raises EdgeLLMError, as ``edgellm.load`` does."""
-    with show_loading(name) as progress:
-        return open_llm(checkpoint, tokenizer, settings, progress=progress)
+    with show_loading(name) as progress, show_sending() as sending:
+        return open_llm(checkpoint, tokenizer, settings, progress=progress, sending=sending)

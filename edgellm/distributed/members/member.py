@@ -19,9 +19,10 @@ from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
 from edgellm.distributed.members.session import Session
-from edgellm.distributed.parts.digests import folder_digests, versions
+from edgellm.distributed.parts.digests import versions
 from edgellm.distributed.parts.part import MakeReader
 from edgellm.distributed.parts.wire import error_document
+from edgellm.distributed.supply.held import Held, WholeFolder
 from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.runtime.loader import open_reader
@@ -43,7 +44,7 @@ class Member:
     """Listens at an address until it is closed.
 
     Args:
-        checkpoint: the model that it has layers of.
+        held: the model that it has layers of, or what is here of it.
         settings: its own memory and threads.
         address: where it listens, and nowhere else.
         secret: of the cluster.
@@ -57,7 +58,7 @@ class Member:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        held: Checkpoint | Held,
         settings: LoadSettings,
         address: Address,
         secret: bytes,
@@ -67,7 +68,7 @@ class Member:
         make_session: Callable[..., Session] = Session,
     ) -> None:
         budget = budget_for(settings)
-        self._checkpoint = checkpoint
+        self._held: Held = WholeFolder(held) if isinstance(held, Checkpoint) else held
         # what is free changes, and what the first machine was told does not
         self._settings = replace(settings, memory=budget)
         self._secret = secret
@@ -75,7 +76,7 @@ class Member:
         self._make_reader, self._make_session = make_reader, make_session
         self._facts = {
             "versions": versions(),
-            "files": folder_digests(checkpoint.folder.path),
+            "files": self._held.files(),
             "budget": budget,
             "chip": device.chip_name(),
             "memory": device.read_memory().total,
@@ -173,7 +174,7 @@ class Member:
                     link.send({**self._facts, "session": token})
                     session = self._make_session(
                         link,
-                        self._checkpoint,
+                        self._held,
                         self._settings,
                         secret=self._secret,
                         make_reader=self._make_reader,

@@ -25,15 +25,13 @@ from edgellm.distributed.parts.part import (
 from edgellm.distributed.parts.row_pass import RowPass, gathered_columns
 from edgellm.distributed.parts.rows import RowLayers, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
+from edgellm.distributed.supply.held import Answer, Held, WholeFolder
 from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import Cache, tree_caches
 from edgellm.models.layers import Span, WindowedLayers, always
-from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings
-
-Answer = tuple[Mapping[str, Any], Sequence[memoryview]]
 
 
 class Session:
@@ -41,7 +39,7 @@ class Session:
 
     Args:
         control: the connection of heartbeats, on which it may also be told to stop.
-        checkpoint: the model.
+        held: the model, or what is here of it.
         settings: this machine's own: its memory and threads.
         secret: of the cluster, for machines that it calls itself.
         make_reader: opens what reads the layers.
@@ -50,14 +48,14 @@ class Session:
     def __init__(
         self,
         control: Link,
-        checkpoint: Checkpoint,
+        held: Checkpoint | Held,
         settings: LoadSettings,
         *,
         secret: bytes,
         make_reader: MakeReader = open_reader,
     ) -> None:
         self.name = control.name
-        self._checkpoint = checkpoint
+        self._held: Held = WholeFolder(held) if isinstance(held, Checkpoint) else held
         self._settings = settings
         self._make_reader = make_reader
         self._data: Link | None = None
@@ -116,32 +114,34 @@ class Session:
             case "open":
                 return self._open(head), ()
             case "disk":
-                files = {item.file for layer in self._checkpoint.layers for item in layer.extents}
-                return {"answer": measure_disk(sorted(files))}, ()
+                answer: Any = self._held.disk_rate()
             case "arithmetic":
                 settings = settings_from(head["settings"], self._settings)
                 with borrowed_stream():
-                    step = measure_step(self._checkpoint, settings)
-                return {"answer": step.weights_per_second}, ()
-            case "echo":
-                return {}, [body]
-        return {"answer": self._of_caches(head)}, ()
-
-    def _of_caches(self, head: Mapping[str, Any]) -> Any:
-        """Return what is asked of a sequence's caches."""
-        match head["ask"]:
+                    reader = self._held.step_reader()
+                    step = measure_step(self._checkpoint, settings, reader=reader)
+                answer = step.weights_per_second
             case "can trim":
                 caches = self._caches[head["cache"]]
-                return all(cache.can_trim(head["offset"]) for cache in caches)
+                answer = all(cache.can_trim(head["offset"]) for cache in caches)
             case "finite":
                 layers = [cache.finite_layers() for cache in self._caches[head["cache"]]]
-                return [finite for layer in layers for finite in layer]
-            case asked:
-                raise MachineError(f"nobody here knows what {asked!r} is")
+                answer = [finite for layer in layers for finite in layer]
+            case "echo":
+                return {}, [body]
+            case _:
+                return self._held.answer(head, body)
+        return {"answer": answer}, ()
+
+    @property
+    def _checkpoint(self) -> Checkpoint:
+        """The model, of which no more than was opened may be here."""
+        return self._held.checkpoint
 
     def _open(self, head: Mapping[str, Any]) -> Mapping[str, Any]:
         """Load the layers; return the plan and how they compute."""
         self._free()
+        self._held.prepare(head)
         settings = settings_from(head["settings"], self._settings)
         part: Part[WindowedLayers] | Part[RowLayers]
         with borrowed_stream():
@@ -272,4 +272,5 @@ class Session:
         if self._data is not None:
             self._data.close()
         self._meeting.close()
+        self._held.close()
         self._free()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from edgellm.checkpoint.folder import CONFIG, GENERATION_CONFIG, weight_files
 from edgellm.errors import ConversionError, EdgeLLMError, MachineError
 from edgellm.files.atomic import file_record, write_file
-from edgellm.files.bounded import read_bounded
+from edgellm.files.bounded import read_bounded, read_errors
 from edgellm.files.locations import cache_folder, make_private_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -34,21 +35,47 @@ def folder_digests(folder: Path) -> dict[str, str]:
     Raises:
         FormatError, ReadError: a file is missing or cannot be read.
     """
-    store = cache_folder() / "digests.json"
-    kept = _kept(store)
-    found, is_new = {}, False
     names = [CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES]
     files = [folder / name for name in names if (folder / name).exists()]
-    for file in [*files, *weight_files(folder)]:
+    with kept_digests() as kept:
+        return {
+            file.name: kept.get(state_of(file), lambda file=file: file_record(file).sha256)
+            for file in [*files, *weight_files(folder)]
+        }
+
+
+class KeptDigests:
+    """Digests that were computed before, by what they are of."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self.known = dict(known)
+        self.is_new = False
+
+    def get(self, key: str, compute: Callable[[], str]) -> str:
+        """Return a digest that is known, or else computed and kept."""
+        if key not in self.known:
+            self.known[key] = compute()
+            self.is_new = True
+        return self.known[key]
+
+
+@contextmanager
+def kept_digests() -> Iterator[KeptDigests]:
+    """Yield digests that were computed before; new ones are kept at the end, also of an error."""
+    store = cache_folder() / "digests.json"
+    kept = KeptDigests(_kept(store))
+    try:
+        yield kept
+    finally:
+        if kept.is_new:
+            _keep(store, kept.known)
+
+
+def state_of(file: Path) -> str:
+    """Return what changes when a file does: place, size, time, number. Raises ReadError."""
+    with read_errors(file):
         status = file.stat()
-        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-        if key not in kept:
-            kept[key] = file_record(file).sha256
-            is_new = True
-        found[file.name] = kept[key]
-    if is_new:
-        _keep(store, kept)
-    return found
+    return f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
 def require_alike(name: str, own: Mapping[str, str], other: Mapping[str, str], what: str) -> None:
