@@ -1,1 +1,1 @@
-"""Parts of a model for machines that lack it: told of, sent, and kept in folders of their own."""
+"""Parts of a model for machines that lack it: told of, sent, kept in folders of their own."""
