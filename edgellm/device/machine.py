@@ -82,6 +82,17 @@ def chip_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def system_name() -> str:
+    """Return the operating system and its version; no name of this machine."""
+    mac_version = platform.mac_ver()[0]
+    return f"macOS {mac_version}" if mac_version else f"{platform.system()} {_kernel_version()}"
+
+
+def _kernel_version() -> str:
+    """Return the numbers of a kernel's release; what its builder put behind them is his own."""
+    return platform.release().partition("-")[0]
+
+
 def core_count() -> int:
     """Return the processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

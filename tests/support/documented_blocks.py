@@ -104,7 +104,7 @@ def _command(line):
 def _command_that_needs(text, said):
     """Return a command; one for a cluster says by itself that it needs other machines."""
     needs = needs_in(said)
-    if re.search(r"edgellm cluster |edgellm federate |--machines ", text):
+    if re.search(r"edgellm cluster |edgellm federate |--(machines|peers) ", text):
         needs |= {"other machines"}
     return Command(text, needs)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument
+from typer import Argument, Option
 
+from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.console import terminal
 from edgellm.errors import ConfigError
 from edgellm.files.given_path import given_path
+
+if TYPE_CHECKING:
+    from edgellm.diagnostics.peers import MeasuredPeer
 
 
 def doctor(
@@ -19,6 +23,14 @@ def doctor(
         Argument(metavar="FOLDER", help="A folder on the disk to measure; default: this one."),
     ] = None,
     *,
+    peers: Annotated[
+        str | None,
+        Option(
+            metavar="HOSTS",
+            help="Also measure the machines of this file, and the links to them.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> int:
     """Show what this machine is and how fast it is, and check that models run correctly on it."""
@@ -32,10 +44,21 @@ def doctor(
         raise ConfigError(
             f"there is no folder {folder}", hint="name a folder on the disk to measure"
         )
+    measured: list[MeasuredPeer] = []
     with show_doing() as show:
         diagnosis = examine(folder, show)
+        if peers is not None:
+            from edgellm.diagnostics.peers import examine_peers
+
+            disk = diagnosis.disk.get("bytes_per_second")
+            measured = examine_peers(given_path(peers), disk, show)
     if json:
-        terminal.write_json(diagnosis.as_dict())
+        more = {"peers": [peer.as_dict() for peer in measured]} if measured else {}
+        terminal.write_json(diagnosis.as_dict() | more)
     else:
         show_diagnosis(diagnosis)
-    return int(not diagnosis.passed)
+        if measured:
+            from edgellm.console.peers_view import show_peers
+
+            show_peers(measured)
+    return int(not diagnosis.passed or any(peer.error for peer in measured))

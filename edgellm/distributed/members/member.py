@@ -80,6 +80,7 @@ class Member:
             "budget": budget,
             "chip": device.chip_name(),
             "memory": device.read_memory().total,
+            "system": device.system_name(),
         }
         self._sessions: queue.SimpleQueue[tuple[str, Session] | None] = queue.SimpleQueue()
         self._current: tuple[str, Session] | None = None

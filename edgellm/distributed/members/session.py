@@ -26,6 +26,7 @@ from edgellm.distributed.parts.row_pass import RowPass, gathered_columns
 from edgellm.distributed.parts.rows import RowLayers, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
 from edgellm.distributed.supply.held import Answer, Held, WholeFolder
+from edgellm.distributed.supply.sample_model import measure_told
 from edgellm.errors import MachineError
 from edgellm.kv_cache.cache import Cache, tree_caches
 from edgellm.models.layers import Span, WindowedLayers, always
@@ -116,11 +117,7 @@ class Session:
             case "disk":
                 answer: Any = self._held.disk_rate()
             case "arithmetic":
-                settings = settings_from(head["settings"], self._settings)
-                with borrowed_stream():
-                    reader = self._held.step_reader()
-                    step = measure_step(self._checkpoint, settings, reader=reader)
-                answer = step.weights_per_second
+                answer = self._measure_arithmetic(head)
             case "can trim":
                 caches = self._caches[head["cache"]]
                 answer = all(cache.can_trim(head["offset"]) for cache in caches)
@@ -128,7 +125,7 @@ class Session:
                 layers = [cache.finite_layers() for cache in self._caches[head["cache"]]]
                 answer = [finite for layer in layers for finite in layer]
             case "echo":
-                return {}, [body]
+                return {}, [memoryview(bytes(head["back"])) if "back" in head else body]
             case _:
                 return self._held.answer(head, body)
         return {"answer": answer}, ()
@@ -137,6 +134,15 @@ class Session:
     def _checkpoint(self) -> Checkpoint:
         """The model, of which no more than was opened may be here."""
         return self._held.checkpoint
+
+    def _measure_arithmetic(self, head: Mapping[str, Any]) -> float:
+        """Return bytes of weights per second, of this model or of one that is told."""
+        settings = settings_from(head["settings"], self._settings)
+        with borrowed_stream():
+            if "model" in head:
+                return measure_told(head["model"], settings)
+            reader = self._held.step_reader()
+            return measure_step(self._checkpoint, settings, reader=reader).weights_per_second
 
     def _open(self, head: Mapping[str, Any]) -> Mapping[str, Any]:
         """Load the layers; return the plan and how they compute."""

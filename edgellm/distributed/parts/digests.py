@@ -38,10 +38,7 @@ def folder_digests(folder: Path) -> dict[str, str]:
     names = [CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES]
     files = [folder / name for name in names if (folder / name).exists()]
     with kept_digests() as kept:
-        return {
-            file.name: kept.get(state_of(file), lambda file=file: file_record(file).sha256)
-            for file in [*files, *weight_files(folder)]
-        }
+        return {file.name: kept.of_file(file) for file in [*files, *weight_files(folder)]}
 
 
 class KeptDigests:
@@ -57,6 +54,10 @@ class KeptDigests:
             self.known[key] = compute()
             self.is_new = True
         return self.known[key]
+
+    def of_file(self, file: Path) -> str:
+        """Return the SHA-256 of a file. Raises FormatError, ReadError."""
+        return self.get(state_of(file), lambda: file_record(file).sha256)
 
 
 @contextmanager

@@ -38,6 +38,24 @@ def measure_link(peer: Peer, token_bytes: int) -> LinkSpeed:
     return LinkSpeed(short, 2 * LONG_BYTES / max(long - short, 1e-9))
 
 
+def one_way_rate(peer: Peer, *, back: bool, seconds: float) -> float:
+    """Return bytes per second in one direction. Raises MachineError where the machine is gone.
+
+    Args:
+        peer: the machine.
+        back: whether bytes come from there, instead of going there.
+        seconds: for how long they go.
+    """
+    short = trip_seconds(peer, 0, ROUND_TRIPS)
+    message = memoryview(bytes(0 if back else LONG_BYTES))
+    nbytes, waited, begun = 0, 0.0, time.perf_counter()
+    while nbytes < LONG_TRIPS * LONG_BYTES or time.perf_counter() - begun < seconds:
+        peer.request({"ask": "echo", "back": LONG_BYTES if back else 0}, [message])
+        nbytes += LONG_BYTES
+        waited += short
+    return nbytes / max(time.perf_counter() - begun - waited, 1e-9)
+
+
 def trip_seconds(peer: Peer, nbytes: int, trips: int) -> float:
     """Return the median time of so many messages there and back. Raises MachineError."""
     message = memoryview(bytes(nbytes))

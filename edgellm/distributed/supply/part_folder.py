@@ -12,14 +12,13 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import PART
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.console.units import size
-from edgellm.distributed.parts.digests import kept_digests, state_of
+from edgellm.distributed.parts.digests import kept_digests
 from edgellm.distributed.parts.rows import share_from
 from edgellm.distributed.supply.arriving import ArrivingFile, arrived_bytes
 from edgellm.distributed.supply.held import Answer
 from edgellm.distributed.supply.part_file import PartFile, part_files, with_files
 from edgellm.distributed.supply.told_model import checkpoint_from, name_of
 from edgellm.errors import ConversionError, FormatError, MachineError
-from edgellm.files.atomic import file_record
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json
@@ -160,7 +159,7 @@ class PartFolder:
         if not path.is_file():
             return {"sha256": None, "bytes": arrived_bytes(path), "carried": False}
         with kept_digests() as kept:
-            digest = kept.get(state_of(path), lambda: file_record(path).sha256)
+            digest = kept.of_file(path)
         return {"sha256": digest, "bytes": 0, "carried": path.parent == self._carried}
 
     def _require_room(self, needed: int) -> None:

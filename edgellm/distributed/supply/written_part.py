@@ -9,12 +9,12 @@ from pathlib import Path
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import PART
 from edgellm.console.units import size
-from edgellm.distributed.parts.digests import kept_digests, state_of
+from edgellm.distributed.parts.digests import kept_digests
 from edgellm.distributed.supply.part_file import PartFile, part_files
 from edgellm.distributed.supply.part_folder import SPARE_BYTES, read_told
 from edgellm.distributed.supply.told_model import name_of, told_of
 from edgellm.errors import ConfigError, ConversionError
-from edgellm.files.atomic import file_record, write_file
+from edgellm.files.atomic import write_file
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import write_json
 from edgellm.setting_values import shown
@@ -73,8 +73,7 @@ def write_part(
             path = folder / file.name
             if not path.is_file() or path.stat().st_size != file.nbytes:
                 return False
-            digest = kept.get(state_of(path), lambda: file_record(path).sha256)
-            return digest == file.digest(kept)
+            return kept.of_file(path) == file.digest(kept)
 
         lacking = [file for file in files if not is_there(file)]
         _require_room(folder, sum(file.nbytes for file in lacking))

@@ -12,8 +12,9 @@ import numpy as np
 
 from edgellm.device.machine import release_free_memory
 from edgellm.device.streams import borrowed_stream
-from edgellm.distributed.members.session import Answer, Session
+from edgellm.distributed.members.session import Session
 from edgellm.distributed.parts.part import arithmetic_facts, settings_from
+from edgellm.distributed.supply.held import Answer
 from edgellm.errors import MachineError
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.memory_plan.plan_checkpoint import budget_for
