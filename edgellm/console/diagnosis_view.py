@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.console.tables import Row, show_rows
@@ -11,6 +12,7 @@ from edgellm.console.units import plural, rate, seconds, size, speed
 
 if TYPE_CHECKING:
     from edgellm.diagnostics.doctor import Diagnosis
+    from edgellm.diagnostics.peers import MeasuredPeer
     from edgellm.diagnostics.verify import Verification
 
 MARKS = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}
@@ -22,6 +24,11 @@ INDENT = " " * 8
 
 NARROWEST = 20
 """Columns that a check takes at least."""
+
+PEERS_HEADING = (
+    "Machines and links, without names and addresses, for a report. Please add by hand how",
+    "they are connected: Thunderbolt, Ethernet, Wi-Fi.",
+)
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
@@ -143,3 +150,41 @@ def _model(diagnosis: Diagnosis) -> list[Row]:
     peak = f"peak memory {size(model['peak_memory_bytes'])}"
     text = f"{speed(model['tokens_per_second'])}, {prompt}, {load}, {peak}"
     return [("bundled model", text)]
+
+
+def show_peers(peers: Sequence[MeasuredPeer]) -> None:
+    """Write machines and links to standard output, as a block that can be sent to others."""
+    for line in ("", *PEERS_HEADING, "", *peers_lines(peers), ""):
+        out().print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def peers_lines(peers: Sequence[MeasuredPeer]) -> list[str]:
+    """Return the lines of the block: a machine or a link in each."""
+    lines = []
+    for peer in peers:
+        if peer.error and not peer.chip:
+            lines.append(f"machine {peer.number}: {peer.error}")
+            continue
+        found = [peer.chip, size(peer.memory), peer.system]
+        found += [f"{name} {version}" for name, version in peer.versions.items()]
+        found.append(f"disk {rate(peer.disk)}" if peer.disk else "disk not measured")
+        if peer.weights:
+            found.append(f"weights {rate(peer.weights)}")
+        if peer.error:
+            found.append(peer.error)
+        lines.append(f"machine {peer.number}: {', '.join(found)}")
+    for peer in peers:
+        if not peer.trips or not peer.there or not peer.back:
+            continue
+        trips = ", ".join(
+            f"{_short(time)} for {size(nbytes)}" for nbytes, time in peer.trips.items()
+        )
+        lines.append(
+            f"link 1-{peer.number}: there and back {trips}; {rate(peer.there)} there, "
+            f"{rate(peer.back)} back"
+        )
+    return lines
+
+
+def _short(time: float) -> str:
+    return f"{time * 1e6:.0f} us" if time < 1e-3 else seconds(time)

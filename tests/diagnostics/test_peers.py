@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.clusters import members
 
-from edgellm.console.peers_view import peers_lines
+from edgellm.console.diagnosis_view import peers_lines
 from edgellm.diagnostics.peers import MeasuredPeer, examine_peers, masked
 from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import Machine

@@ -58,7 +58,7 @@ def doctor(
     else:
         show_diagnosis(diagnosis)
         if measured:
-            from edgellm.console.peers_view import show_peers
+            from edgellm.console.diagnosis_view import show_peers
 
             show_peers(measured)
     return int(not diagnosis.passed or any(peer.error for peer in measured))
