@@ -1,4 +1,4 @@
-"""Machines of a cluster and the links to them, measured, and said without names or addresses."""
+"""Machines of a cluster and their links, measured, and said without names or addresses."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _measure(
 
 
 def masked(text: str, machine: Machine, number: int) -> str:
-    """Return what was said of a machine, without its name, its address, and paths on it."""
+    """Return what was said of a machine without its name, address and paths."""
     for private in (str(machine.address), machine.address.host):
         text = text.replace(private, "its address")
     text = text.replace(machine.name, str(number))
