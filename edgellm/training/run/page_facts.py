@@ -31,6 +31,7 @@ def page_facts(
     answers: Sequence[ShownAnswer],
     data: Table,
     memory: TrainingMemory | FullMemory,
+    machines: Mapping[str, str],
 ) -> PageFacts:
     """Return a run as its page shows it.
 
@@ -42,6 +43,7 @@ def page_facts(
         answers: before and after.
         data: what became of the records, as ``data_table`` has it.
         memory: what it takes.
+        machines: what it takes on each of the others, in words.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     taken = sum(step["seconds"] for step in steps)
@@ -54,7 +56,7 @@ def page_facts(
         + (f"; {seconds(taken)} of steps, {pace}" if taken else ""),
         machine.chip_name(),
     ]
-    tables = {
+    tables: dict[str, Table] = {
         "Data": data,
         "Memory, as planned": [
             *((name, size(nbytes)) for name, nbytes in memory.parts.items()),
@@ -71,6 +73,12 @@ def page_facts(
             ("format", request.form),
         ],
     }
+    if machines:
+        shares = steps[-1].get("shares", {}) if steps else {}
+        tables["Other machines"] = [
+            (name, f"{words}; {shares.get(name, 0):,} tokens of the last step")
+            for name, words in machines.items()
+        ]
     return PageFacts(
         title=f"Training {request.folder.absolute().name}",
         lines=lines,

@@ -92,23 +92,35 @@ class TrainingRun:
         start = None if request.start is None else request.start.folder
         self.answers.before(prepared.asked_of, prepared.tokenizer, request.model, start)
         self._learner = prepared.open()
+        self._is_open = True
+        try:
+            self._begin(prepared)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, prepared: Preparation[Any]) -> None:
+        """Take numbers and steps from where the run is; its learner is open."""
+        request = self._request
         self._together: TogetherLearner[Any] | None = None
         if isinstance(self._learner, TogetherLearner):
             self._together = self._learner
             if prepared.state is not None:
                 self._together.go_on(prepared.state.facts)
+        self._machines = dict(self._together.memories) if self._together is not None else {}
         self.trainer: Trainer[Any] = Trainer(
             self._learner, prepared.items, request.settings, prepared.state
         )
         said = prepared.said_of_records()
-        self.notes: list[str] = [*said, *_notes(self.trainer, prepared, request)]
-        if self._together is not None:
-            self.notes += self._together.notes
+        self.notes: list[str] = [
+            *said,
+            *_notes(self.trainer, prepared, request),
+            *(f"{name}: {words}" for name, words in self._machines.items()),
+        ]
         self._data_table = data_table(self.data, len(self._valid), said)
         self._log = StepLog(request.folder, self.trainer.step)
         self._learned = count_numbers(self.trainer.numbers)
         self._begun_at = self.trainer.step
-        self._is_open = True
 
     @property
     def settings(self) -> TrainSettings:
@@ -221,6 +233,7 @@ class TrainingRun:
             data=self._data_table,
             memory=self.memory,
             answers=self.answers.shown,
+            machines=self._machines,
         )
 
 

@@ -39,7 +39,7 @@ class TogetherLearner(Generic[Item]):
 
     Attributes:
         shares: as above.
-        notes: what a person should know of the machines.
+        memories: of the other machines by name, in words.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TogetherLearner(Generic[Item]):
     ) -> None:
         self._own, self._peers, self._layout = own, peers, layout
         self.shares = shares
-        self.notes: list[str] = []
+        self.memories: Mapping[str, str] = {}
 
     def facts(self) -> dict[str, Any]:
         """Return what a run that goes on needs to know of its machines."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint
-from edgellm.distributed.gathered import call_machines, machines_of, require_same_arithmetic
+from edgellm.distributed.gathered import call_machines, machines_of
 from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
 from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ConfigError
@@ -119,21 +120,32 @@ class Together:
                 answers = [answer for answer, _ in replies()]
             facts = arithmetic_facts(checkpoint, self._load)
             for peer, answer in zip(peers, answers, strict=True):
-                require_same_arithmetic(peer.machine, facts, answer["arithmetic"])
+                warn_of_other_arithmetic(peer.machine.name, facts, answer["arithmetic"])
             rooms = [self._share.room, *(answer["room"] for answer in answers)]
             trips = [0.0, *(trip_seconds(peer, layout.nbytes) for peer in peers)]
             learner = TogetherLearner(own, peers, layout, self._shares(rooms, trips))
             on_failure.pop_all()
-        learner.notes = [
-            f"{peer.machine.name}: {answer['memory']}"
+        learner.memories = {
+            peer.machine.name: str(answer["memory"])
             for peer, answer in zip(peers, answers, strict=True)
-        ]
+        }
         return learner
 
     def _shares(self, rooms: Sequence[int], trips: list[float]) -> Shares:
         if self._given is None:
             return Shares(rooms, [1.0] * self._count, trips)
         return Shares(rooms, [1 / own for own in self._given], trips, is_fixed=True)
+
+
+def warn_of_other_arithmetic(name: str, own: Mapping[str, str], other: Mapping[str, str]) -> None:
+    """Warn where another machine's derivatives are rounded otherwise: they can be summed still."""
+    for key, what in (("numbers", "numbers of type"), ("kernels", "activations of kind")):
+        if own[key] != other[key]:
+            warnings.warn(
+                f"machine {name} computes with {what} {other[key]}, and this one with {own[key]}: "
+                "its share of each step is rounded otherwise",
+                stacklevel=2,
+            )
 
 
 def trip_seconds(peer: Peer, nbytes: int) -> float:

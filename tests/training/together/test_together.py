@@ -25,6 +25,7 @@ from edgellm.training.run.train import TrainRequest, open_run
 from edgellm.training.start_adapter import Start
 from edgellm.training.together.session import TrainingSession
 from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
+from edgellm.training.together.together import warn_of_other_arithmetic
 
 WORDS = ("dog", "cat", "ball and a bat", "sun", "sea", "a rather long answer about it", "moon")
 ROWS = [{"prompt": f"Say {word}.", "completion": word} for word in WORDS]
@@ -85,6 +86,7 @@ def test_two_machines_take_the_steps_of_one(folder, tmp_path, kind):
     with machines(folder, tmp_path / "hosts") as hosts:
         load = dataclasses.replace(asked.load, machines=hosts)
         two, found = steps_of(dataclasses.replace(asked, folder=tmp_path / "two", load=load))
+    assert "Other machines" in (tmp_path / "two" / "training.html").read_text()
     for own, other in zip(one, two, strict=True):
         assert other.loss == pytest.approx(own.loss, abs=1e-5)
         assert other.norm == pytest.approx(own.norm, rel=1e-5)
@@ -227,3 +229,10 @@ def test_what_is_refused(folder, tmp_path):
             with pytest.raises(ConfigError, match=words) as raised:
                 steps_of(asked)
             assert raised.value.hint
+
+
+def test_machines_that_round_otherwise_are_said():
+    own = {"numbers": "float32", "kernels": "int8", "instructions": "avx2"}
+    with pytest.warns(UserWarning, match="machine second computes with numbers of type bfloat16"):
+        warn_of_other_arithmetic("second", own, {**own, "numbers": "bfloat16"})
+    warn_of_other_arithmetic("second", own, {**own, "instructions": "avx512"})
