@@ -28,7 +28,7 @@ from edgellm.training.together.learner import HERE
 from edgellm.training.together.messages import Layout
 from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share, task_document
 from edgellm.training.together.shares import Shares
-from edgellm.training.together.together import trip_seconds
+from edgellm.training.together.together import numbers_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def forecast_together(
             for peer, nbytes in zip([None, *peers], moved, strict=True)
         ]
         nbytes = Layout(checkpoint.config, task.lora).nbytes
-        trips = [0.0, *(trip_seconds(peer, nbytes) for peer in peers)]
+        trips = [0.0, *(numbers_seconds(peer, nbytes) for peer in peers)]
     paces = [operations / rate for rate in rates]
     shares = Shares([plan.room for plan in plans], paces, trips, measured=True).of(records)
     machines = [

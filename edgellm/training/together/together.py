@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from typing import Any
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.distributed.gathered import call_machines, machines_of
 from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
+from edgellm.distributed.remote.link_speed import trip_seconds
 from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan_checkpoint import budget_for
@@ -122,7 +122,7 @@ class Together:
             for peer, answer in zip(peers, answers, strict=True):
                 warn_of_other_arithmetic(peer.machine.name, facts, answer["arithmetic"])
             rooms = [self._share.room, *(answer["room"] for answer in answers)]
-            trips = [0.0, *(trip_seconds(peer, layout.nbytes) for peer in peers)]
+            trips = [0.0, *(numbers_seconds(peer, layout.nbytes) for peer in peers)]
             learner = TogetherLearner(own, peers, layout, self._shares(rooms, trips))
             on_failure.pop_all()
         learner.memories = {
@@ -148,12 +148,7 @@ def warn_of_other_arithmetic(name: str, own: Mapping[str, str], other: Mapping[s
             )
 
 
-def trip_seconds(peer: Peer, nbytes: int) -> float:
+def numbers_seconds(peer: Peer, nbytes: int) -> float:
     """Measure the time of so many bytes to a machine and back, of many by some of them."""
-    some = memoryview(bytes(min(nbytes, MEASURED_BYTES)))
-    times = []
-    for _ in range(TRIPS):
-        begun = time.perf_counter()
-        peer.request({"ask": "echo"}, [some])
-        times.append(time.perf_counter() - begun)
-    return min(times) * nbytes / some.nbytes
+    some = min(nbytes, MEASURED_BYTES)
+    return trip_seconds(peer, some, TRIPS) * nbytes / some
