@@ -9,7 +9,7 @@ from typing import Any
 
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.choice import choose_split
-from edgellm.distributed.forecast import choose_cut
+from edgellm.distributed.forecast import choose_cut, choose_shares
 from edgellm.distributed.gathered import (
     Gathered,
     gather,
@@ -18,7 +18,7 @@ from edgellm.distributed.gathered import (
 from edgellm.distributed.parts.cut import Cut
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
 from edgellm.distributed.parts.row_pass import gathered_columns
-from edgellm.distributed.parts.rows import checkpoint_rows, open_rows, share_rows
+from edgellm.distributed.parts.rows import RowShare, checkpoint_rows, open_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.peer import Reply, asking_all
@@ -84,7 +84,8 @@ def open_cluster(
         gathered = replace(gather(checkpoint, settings, on_failure), sending=sending)
         rates = Rates(gathered)
         if cut is None and choose_split(gathered, rates) == "rows":
-            opened = _open_rows(gathered, make_reader, progress, on_failure)
+            shares = choose_shares(gathered, rates).shares
+            opened = _open_rows(gathered, shares, make_reader, progress, on_failure)
         else:
             cut = cut or choose_cut(gathered, rates).cut
             opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
@@ -149,13 +150,13 @@ def _open_parts(
 
 def _open_rows(
     gathered: Gathered,
+    shares: Sequence[RowShare],
     make_reader: MakeReader,
     progress: LoadProgress | None,
     on_failure: ExitStack,
 ) -> Opened:
     """Load each machine's rows."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
-    shares = share_rows(checkpoint.config, gathered.budgets)
     tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
     openings = [
         {"ask": "open", "rows": share.as_dict(), "settings": shared_settings(settings), **telling}
@@ -172,10 +173,11 @@ def _open_rows(
         )
         on_failure.callback(part.close)
         # embedding, norm and output matrix: the layers are there already
-        outer = replace(checkpoint, layers=())
-        model = load_model(outer, replace(part.plan, pinned=()), part.reader, settings)
+        outer, outer_plan = replace(checkpoint, layers=()), replace(part.plan, resident=True)
+        model = load_model(outer, replace(outer_plan, pinned=()), part.reader, settings)
         on_failure.callback(model.close)
         answers = _answers(gathered, replies())
+    plans, count = _plans(part.plan, answers), len(checkpoint.layers)
     model.layers = layers = GatheredLayers(
         part,
         peers,
@@ -183,6 +185,7 @@ def _open_rows(
         shares=shares,
         columns=gathered_columns(checkpoint.config, shares),
         wait=settings.machine_wait,
+        streams_weights=any(not plan["resident"] for plan in plans),
     )
     layers.meet()
     caches = ClusterCaches(
@@ -192,7 +195,6 @@ def _open_rows(
             for peer, share in zip(peers, shares[1:], strict=True)
         ],
     )
-    plans, count = _plans(part.plan, answers), len(checkpoint.layers)
     plan = joined_plan([range(count)] * len(plans), plans, part.plan)
     inner = checkpoint.config.intermediate_size
     fractions = [(share.inner[1] - share.inner[0]) / inner for share in shares]
@@ -222,6 +224,8 @@ def joined_plan(
 ) -> Plan:
     """Return the plan of all machines as if they were one; ``parts`` are each one's layers.
 
+    A layer of which any machine reads rows is one that streams.
+
     The machine with the least room for KV caches, in tokens, says how many tokens all have.
     """
     pinned, streamed = [], []
@@ -235,8 +239,8 @@ def joined_plan(
         local,
         budget=total_bytes - cache_bytes + int(cache_bytes * room),
         resident=not streamed,
-        pinned=tuple(sorted(set(pinned))),
-        streamed=tuple(sorted(streamed)),
+        pinned=tuple(sorted(set(pinned) - set(streamed))),
+        streamed=tuple(sorted(set(streamed))),
         prefill_chunk=min(plan["prefill_chunk"] for plan in plans),
         pinned_bytes=sum(plan["pinned_bytes"] for plan in plans),
         cache_bytes=cache_bytes,

@@ -8,9 +8,22 @@ from typing import Any
 
 from edgellm.distributed.gathered import Gathered, part_planner
 from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
-from edgellm.distributed.parts.rows import GATHERS, plan_rows, require_rows, share_rows
+from edgellm.distributed.parts.rows import (
+    GATHERS,
+    RowShare,
+    plan_rows,
+    require_rows,
+    share_rows,
+)
 from edgellm.distributed.rates import Rates
+from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
+
+GATHER_SECONDS = 1e-4
+"""Seconds that a gather takes beside the way: sending, waking up, putting rows side by side."""
+
+BALANCING_STEPS = 4
+"""Times that shares of rows are chosen again by what machines then hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,66 @@ def choose_cut(gathered: Gathered, rates: Rates) -> ChosenCut:
     return chosen(rates.disks)
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenRows:
+    """Which machine has which rows.
+
+    Attributes:
+        shares: the rows of each.
+        plans: of each machine, how they would lie in its memory.
+    """
+
+    shares: Sequence[RowShare]
+    plans: Sequence[Plan]
+
+    def read_seconds(self, disks: Sequence[float]) -> float:
+        """Return the seconds per token that the slowest disk needs."""
+        return max(plan.streamed_bytes / disk for plan, disk in zip(self.plans, disks, strict=True))
+
+
+def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
+    """Choose which machine has which rows: by memory, and where one has to read, by its disk, too.
+
+    Raises MemoryBudgetError where a machine's memory holds too little of each layer.
+    """
+    checkpoint = gathered.checkpoint
+
+    def chosen(weights: Sequence[float]) -> ChosenRows:
+        shares = share_rows(checkpoint.config, weights)
+        plans = [
+            plan_rows(checkpoint, share, gathered.settings_of(machine), layers_only=machine > 0)
+            for machine, share in enumerate(shares)
+        ]
+        return ChosenRows(shares, plans)
+
+    found = best = chosen(gathered.budgets)
+    if all(plan.resident for plan in found.plans):
+        return found
+    # what a machine holds depends on its share, by the buffers of its ring
+    for _ in range(BALANCING_STEPS):
+        try:
+            found = chosen(balanced_parts(found.plans, rates.disks))
+        except MemoryBudgetError:
+            break
+        if found.read_seconds(rates.disks) < best.read_seconds(rates.disks):
+            best = found
+    return best
+
+
+def balanced_parts(plans: Sequence[Plan], disks: Sequence[float]) -> list[float]:
+    """Return the bytes of each machine's part for which all disks read for the same time.
+
+    A machine holds what it holds in its plan, and where that is all, what is free there, too.
+    """
+    held = [
+        plan.pinned_bytes + (plan.budget - plan.total_bytes if plan.resident else 0)
+        for plan in plans
+    ]
+    total = sum(plan.pinned_bytes + plan.streamed_bytes for plan in plans)
+    seconds = max(0.0, total - sum(held)) / sum(disks)
+    return [own + seconds * disk for own, disk in zip(held, disks, strict=True)]
+
+
 def forecast_windows(gathered: Gathered, rates: Rates) -> KindForecast:
     """Return what machines with windows of layers would take; errors are those of ``load``."""
     chosen = choose_cut(gathered, rates)
@@ -150,22 +223,19 @@ def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
     """Return what machines with rows of every matrix would take; errors are those of ``load``."""
     checkpoint = gathered.checkpoint
     require_rows(checkpoint, gathered.settings)
-    shares = share_rows(checkpoint.config, gathered.budgets)
-    plans = [
-        plan_rows(checkpoint, share, gathered.settings_of(machine), layers_only=machine > 0)
-        for machine, share in enumerate(shares)
-    ]
+    chosen = choose_shares(gathered, rates)
     inner = checkpoint.config.intermediate_size
-    fractions = [(share.inner[1] - share.inner[0]) / inner for share in shares]
+    fractions = [(share.inner[1] - share.inner[0]) / inner for share in chosen.shares]
     layers = tuple(range(len(checkpoint.layers)))
-    held = [(layers, share, plan) for share, plan in zip(fractions, plans, strict=True)]
+    held = [(layers, share, plan) for share, plan in zip(fractions, chosen.plans, strict=True)]
     parts = _parts(gathered, rates, held)
     return KindForecast(parts, 0, gather_seconds(gathered, rates))
 
 
 def gather_seconds(gathered: Gathered, rates: Rates) -> float:
-    """Return the seconds per token that rows are on their way between machines."""
-    return GATHERS * len(gathered.checkpoint.layers) * max(rates.trips)
+    """Return the seconds per token that rows are on their way: one way, between all at once."""
+    gather = max(rates.trips) / 2 + GATHER_SECONDS
+    return GATHERS * len(gathered.checkpoint.layers) * gather
 
 
 def _parts(

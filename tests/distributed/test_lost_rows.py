@@ -111,7 +111,7 @@ def test_an_error_on_one_machine_is_told_by_all(folder, tmp_path, monkeypatch):
     with members(folder, tmp_path, ["500MB"] * 2) as hosts, loaded(folder, hosts) as llm:
         whole = llm.generate(PROMPT, max_tokens=5).text
         monkeypatch.setattr(RowBlock, "run", fails)
-        own = llm.model.layers._local.layers.blocks
+        own = [block for _, block in llm.model.layers._local.layers.through()]
         broken[0] = own[1]
         with pytest.raises(ReadError, match="the disk is broken"):
             llm.generate(PROMPT, max_tokens=5)

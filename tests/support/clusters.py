@@ -2,10 +2,11 @@
 
 import json
 import threading
+from bisect import bisect_left
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from support.paged import PROMPT, pinning_budget
+from support.paged import CONTEXT, PROMPT, pinning_budget
 
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -14,6 +15,7 @@ from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.members.member import Member
 from edgellm.distributed.members.session import Session
+from edgellm.distributed.parts.rows import plan_rows, share_rows
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
@@ -61,6 +63,30 @@ def part_budget(model, layers, pinned, *, outer=False, **keywords):
     """A budget in which a machine with so many layers pins so many of them, and pages the rest."""
     part = read_checkpoint(model).with_layers(range(layers))
     return pinning_budget(part, pinned, keywords, layers_only=not outer)
+
+
+def rows_budget(model, place, weights, pinned, **keywords):
+    """A budget in which a machine's rows of so many layers are pinned, and the others are paged.
+
+    Args:
+        model: the folder.
+        place: the machine's; the first one has embedding and output matrix, too.
+        weights: by which all machines share the rows.
+        pinned: layers.
+        keywords: of ``LoadSettings``.
+    """
+    checkpoint = read_checkpoint(model)
+    share = share_rows(checkpoint.config, weights)[place]
+
+    def pins(memory):
+        settings = LoadSettings(**{"context": CONTEXT, "memory": memory} | keywords)
+        try:
+            plan = plan_rows(checkpoint, share, settings, layers_only=place > 0)
+        except edgellm.MemoryBudgetError:
+            return False
+        return len(plan.pinned) >= pinned
+
+    return bisect_left(range(1 << 32), True, lo=1, key=pins)
 
 
 def answers(llm):

@@ -9,26 +9,27 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgellm.checkpoint.buffer import place_tensors
+from edgellm.checkpoint.buffer import WeightBuffer, place_tensors
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.distributed.parts.part import MakeReader, Part
-from edgellm.errors import ClosedError, ConfigError, MemoryBudgetError
+from edgellm.errors import ClosedError, ConfigError
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
 from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.row_block import RowBlock
+from edgellm.reading.paged_groups import PagedGroups
 from edgellm.runtime.caches import LayerCaches
-from edgellm.runtime.loader import LoadProgress, open_reader, read_layers
+from edgellm.runtime.loader import LoadProgress, open_reader
 from edgellm.settings import LoadSettings
 
 UNIT = 16
 """Rows of feed-forward part and output that stay together, where there are enough."""
 
 GATHERS = 4
-"""Trips of a token in each layer."""
+"""Times that what machines made of a token is gathered, in each layer."""
 
 WINDOWS_INSTEAD = "use --split windows: each machine then has whole layers"
 
@@ -60,23 +61,53 @@ def share_from(told: dict[str, Any]) -> RowShare:
     return RowShare(**{name: (int(first), int(stop)) for name, (first, stop) in told.items()})
 
 
-@dataclass(frozen=True, slots=True)
 class RowLayers:
-    """The rows of all layers on one machine; ``blocks`` are emptied when it is closed."""
+    """The rows of all layers on one machine, in memory or paged.
 
-    blocks: list[RowBlock]
-    max_exact_rows: int
-    takes_trees: bool = False
+    Args:
+        weights: those in memory, and the ring of buffers for the others.
+        count: how many layers there are.
+        max_exact_rows: as ``models.layers.Layer`` has it.
+    """
+
+    takes_trees = False
+
+    def __init__(self, weights: PagedGroups[RowBlock], count: int, max_exact_rows: int) -> None:
+        self.count = count
+        self.max_exact_rows = max_exact_rows
+        self.is_closed = False
+        self._weights = weights
 
     def through(self, depth: int | None = None) -> Iterator[tuple[int, RowBlock]]:
-        """Yield the number and the rows of one layer after the other. Raises ClosedError."""
-        if not self.blocks:
+        """Yield the number and the rows of one layer after the other, each until the next one.
+
+        While one computes and its results are gathered, the next ones are read.
+
+        Raises:
+            ReadError: a layer cannot be read.
+            ClosedError: the layers were closed.
+        """
+        if self.is_closed:
             raise ClosedError("the model was closed")
-        yield from enumerate(self.blocks[:depth])
+        weights = self._weights
+        weights.rewind()
+        is_through = False
+        try:
+            for number in range(self.count)[:depth]:
+                block, load = weights.take(number)
+                yield number, block
+                if load is not None:
+                    weights.release(load)
+            is_through = True
+        finally:
+            if not is_through:
+                weights.stop()
 
     def close(self) -> None:
-        """Free the weights."""
-        self.blocks.clear()
+        """Wait for the reads under way, and free the weights."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._weights.close()
 
 
 def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
@@ -166,21 +197,11 @@ def _rows_of(layer: TensorGroup, config: ModelConfig, share: RowShare) -> Tensor
 def plan_rows(
     checkpoint: Checkpoint, share: RowShare, settings: LoadSettings, *, layers_only: bool
 ) -> Plan:
-    """Return the plan of a machine's rows, which all have to fit into its memory.
-
-    Raises MemoryBudgetError where they do not.
-    """
+    """Return the plan of a machine's rows. Raises MemoryBudgetError."""
     part = checkpoint_rows(checkpoint, share)
     # what is gathered is as wide as the whole model; the KV caches are of the heads here
     config = replace(checkpoint.config, num_key_value_heads=part.config.num_key_value_heads)
-    plan = plan_for(replace(part, config=config), settings, layers_only=layers_only)
-    if not plan.resident:
-        raise MemoryBudgetError(
-            f"rows stay in memory, and of this machine's {len(checkpoint.layers)} layers "
-            f"{len(plan.pinned)} fit",
-            hint=f"raise its memory, or {WINDOWS_INSTEAD}",
-        )
-    return plan
+    return plan_for(replace(part, config=config), settings, layers_only=layers_only)
 
 
 def open_rows(
@@ -202,21 +223,30 @@ def open_rows(
     with ExitStack() as on_failure:
         reader = make_reader(part, plan)
         on_failure.callback(reader.close)
-        blocks = [
-            RowBlock(
-                CpuBlock(
-                    kernels,
-                    config,
-                    config.layer(index),
-                    buffer.arrays(group.layout),
-                    group.quantizations.__getitem__,
-                ),
-                range(*share.hidden),
-            )
-            for index, (group, buffer) in enumerate(
-                zip(part.layers, read_layers(part, reader, progress), strict=True)
-            )
-        ]
+        read, total = 0, sum(part.layers[index].nbytes for index in plan.pinned)
+
+        def arrived(index: int, _: RowBlock) -> None:
+            nonlocal read
+            read += part.layers[index].nbytes
+            if progress is not None:
+                progress(read, total)
+
+        def make(index: int, buffer: WeightBuffer) -> RowBlock:
+            group = part.layers[index]
+            tensors = buffer.arrays(group.layout)
+            quantization_of = group.quantizations.__getitem__
+            block = CpuBlock(kernels, config, config.layer(index), tensors, quantization_of)
+            return RowBlock(block, range(*share.hidden))
+
+        weights = PagedGroups(
+            part.layers,
+            plan.pinned,
+            plan.ring_buffers,
+            reader,
+            make,
+            kinds=[config.layer(index) for index in range(len(part.layers))],
+            on_pinned=arrived,
+        )
         on_failure.pop_all()
-    layers = RowLayers(blocks, kernels.max_exact_rows)
+    layers = RowLayers(weights, len(part.layers), kernels.max_exact_rows)
     return Part(layers, LayerCaches(part, plan), plan, reader)

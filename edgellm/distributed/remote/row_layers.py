@@ -32,9 +32,9 @@ class GatheredLayers(ClusterLayers):
         shares: the rows of each machine, this one's first.
         columns: what each has of what is gathered.
         wait: ``LoadSettings.machine_wait``.
+        streams_weights: whether a machine reads weights from disk.
     """
 
-    streams_weights = False
     takes_trees = False
 
     def __init__(
@@ -46,8 +46,10 @@ class GatheredLayers(ClusterLayers):
         shares: Sequence[RowShare],
         columns: Columns,
         wait: float,
+        streams_weights: bool,
     ) -> None:
-        super().__init__(len(local.layers.blocks), peers, openings, wait=wait)
+        super().__init__(local.layers.count, peers, openings, wait=wait)
+        self.streams_weights = streams_weights
         self.max_exact_rows: int = local.layers.max_exact_rows
         self._local = local
         self._shares = list(shares)
@@ -92,7 +94,7 @@ class GatheredLayers(ClusterLayers):
     def _through(
         self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
     ) -> list[mx.array]:
-        if not self._local.layers.blocks:
+        if self._local.layers.is_closed:
             raise ClosedError("the model was closed")
         mesh = self.meet()
         # (1, L, E) each -> (L, E), all of them side by side
