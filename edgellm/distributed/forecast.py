@@ -167,7 +167,7 @@ class ChosenRows:
 
 
 def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
-    """Choose which machine has which rows: by memory, and where one has to read, by its disk, too.
+    """Choose which machine has which rows: by memory, and of those that read, by disk, too.
 
     Raises MemoryBudgetError where a machine's memory holds too little of each layer.
     """
