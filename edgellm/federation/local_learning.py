@@ -21,6 +21,7 @@ from edgellm.federation.task import Answer, Lesson, Task, lesson_from
 from edgellm.hub.resolve import locate
 from edgellm.settings import LoadSettings
 from edgellm.training.adapter_folder import write_adapter
+from edgellm.training.data.records import read_records
 from edgellm.training.gradients import StepGradients
 from edgellm.training.learners.learner import Learner, Losses
 from edgellm.training.low_rank import Change
@@ -72,6 +73,8 @@ class LocalLearning:
         self._prepared: Preparation[Any] | None = None
         self._learner: Learner[Any] | None = None
         self._blurred = 0
+        for path in filter(None, (data, valid)):
+            read_records(path)  # what is wrong with them is said before anybody waits for them
         checkpoint = read_checkpoint(locate(model))
         self._config = checkpoint.config
 

@@ -79,6 +79,8 @@ def make_keys(folder: Path, address: Address, clients: int) -> Keys:
     from cryptography.x509.oid import NameOID
 
     make_private_folder(folder)
+    for left in folder.glob(f"*{SUFFIX}"):  # of an earlier federation with more clients
+        left.unlink()
     own = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edgellm federation")])
     now = datetime.datetime.now(datetime.UTC)

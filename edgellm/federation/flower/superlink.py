@@ -141,19 +141,24 @@ class SuperLink:
                     answer: Answer | EdgeLLMError = self._received(message, name, ends)
                 except EdgeLLMError as error:
                     answer = error
-                self._state.delete_messages({asked})
+                self._forget(asked)
                 yield name, answer
             if time.monotonic() > ends:
                 break
             time.sleep(LOOK_SECONDS)
         for asked, name in waiting.items():
-            self._state.delete_messages({asked})
+            self._forget(asked)
             yield (
                 name,
                 MachineError(
                     f"{name} did not answer within {seconds:.0f} s", hint="use a longer --timeout"
                 ),
             )
+
+    def _forget(self, message: str) -> None:
+        """Drop a message that nobody will fetch any more, and the numbers that it holds."""
+        self._state.delete_messages({message})
+        self._state.object_store.delete(message)
 
     def _send(self, records: Any, node: int, group: int, seconds: float) -> str:
         """Leave a message for a client, and return its number."""

@@ -23,6 +23,9 @@ from edgellm.federation.task import Answer, Task, task_from
 LOOK_SECONDS = 0.5
 """Between two questions whether there is something to do."""
 
+END_SECONDS = 10.0
+"""In which a server fetches the last answer."""
+
 PASSING = (NotFiniteError, ReadError)
 """Errors after which the next round may succeed."""
 
@@ -140,6 +143,7 @@ class SuperNode:
                 continue
             self._reply(client, asked, made)
             if task.kind == "end":
+                self._stay(client)
                 return
 
     def _received(self, client: Any, message: Any, tree: Any) -> Any:
@@ -204,6 +208,17 @@ class SuperNode:
                     session_id=found.session_id,
                 )
                 self._called(partial(client.PushObject, part))
+
+    def _stay(self, client: Any) -> None:
+        """Stay until the server has closed: Flower drops what it has of clients that are gone."""
+        import httpx
+        from flwr.proto.fleet_pb2 import PullMessagesRequest
+
+        ends = time.monotonic() + END_SECONDS
+        with suppress(httpx.HTTPError):
+            while time.monotonic() < ends:
+                client.PullMessages(PullMessagesRequest(node=self._node))
+                time.sleep(LOOK_SECONDS)
 
     def _leave(self, client: Any) -> None:
         """Tell the server that this client goes, if it is there to hear it."""

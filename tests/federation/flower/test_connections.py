@@ -1,5 +1,7 @@
 """Flower carries tasks and answers: who gets in, who fails, and what arrives."""
 
+import dataclasses
+import functools
 import http.client
 import json
 import ssl
@@ -8,17 +10,23 @@ import time
 
 import numpy as np
 import pytest
+from support.federations import lesson
+from support.lora_files import products
+from support.training import LORA
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 pytestmark = pytest.mark.filterwarnings("default")  # of Flower and what it needs
 
+from edgellm.checkpoint.checkpoint import read_checkpoint  # noqa: E402
 from edgellm.distributed.links.addresses import Address  # noqa: E402
 from edgellm.errors import MachineError, NotFiniteError  # noqa: E402
+from edgellm.federation.fleet import Rounds  # noqa: E402
 from edgellm.federation.flower.certificates import CERTIFICATE, keys_in, make_keys  # noqa: E402
 from edgellm.federation.flower.door import listening_socket  # noqa: E402
 from edgellm.federation.flower.superlink import SuperLink  # noqa: E402
 from edgellm.federation.flower.supernode import SuperNode  # noqa: E402
 from edgellm.federation.invitations import Invitation, read_invitation  # noqa: E402
+from edgellm.federation.rounds import Federation  # noqa: E402
 from edgellm.federation.task import Answer, Task  # noqa: E402
 
 
@@ -41,7 +49,7 @@ class Client(threading.Thread):
     def run(self):
         try:
             self._node.work(self._answer)
-        except Exception as error:  # told by the test
+        except (Exception, SystemExit) as error:  # told by the test
             self.error = error
 
     def _answer(self, asked):
@@ -79,14 +87,15 @@ def test_numbers_arrive_as_they_were_and_all_end_in_the_end(opened):
         assert answers[name].weight == 2.0
     sent, received = fleet.traffic()
     assert 2 * large.nbytes < min(sent, received) < 2.01 * large.nbytes
-    list(fleet.ask(task("end"), fleet.present(), 30))
+    last = dict(fleet.ask(task("end"), fleet.present(), 30))
+    assert [answer.figures for answer in last.values()] == [{"loss": 1.5}] * 2
+    fleet.__exit__(None, None, None)
     for one in clients:
         one.join(10)
         assert not one.is_alive()
         assert one.error is None
         assert [asked.kind for asked in one.tasks] == ["learn", "end"]
         assert (one.tasks[0].numbers == large).all()
-    assert list(fleet.present()) == []
 
 
 def test_a_client_that_fails_or_leaves_is_told_by_name(opened):
@@ -138,6 +147,49 @@ def test_who_is_not_invited_gets_nothing(opened, tmp_path):
     assert list(fleet.present()) == []
 
 
+def test_the_update_of_a_federation_is_the_mean_of_what_its_clients_learned(
+    opened, tiny_folder, tmp_path
+):
+    fleet, invitations, _, _ = opened
+    folder = tiny_folder("llama-3.2")
+    asked = lesson(lora=dataclasses.replace(LORA, rank=8))
+    rounds = Rounds(rounds=1, clients=2, wait=20)
+    made = Federation(
+        read_checkpoint(folder), tmp_path / "out", asked, rounds, base="it", say=lambda _: None
+    )
+    layout = made._layout
+    learned = {}
+
+    def learn(number, task):
+        """Factors of which three directions are used, so that both sums fit the rank."""
+        draws = np.random.default_rng(number)
+        numbers = layout.numbers_of(task.numbers.copy(), "it")
+        for own in numbers:
+            for name in own:
+                own[name] = draws.standard_normal(own[name].shape).astype(np.float32)
+                if name.endswith("lora_B"):
+                    own[name][:, 3:] = 0
+        learned[number] = numbers
+        return layout.row_of(numbers)
+
+    for number, one in enumerate(invitations):
+        Client(one, functools.partial(learn, number))
+    (report,) = made.run(fleet)
+    assert report.lost < 1e-6
+    assert len(report.clients) == 2
+    scale = LORA.alpha / 8
+    for path, found in products(tmp_path / "out").items():
+        layer, _, target = path.removeprefix("model.layers.").partition(".")
+        changes = [
+            own[int(layer)][f"{target}.lora_B"].astype(np.float64)
+            @ own[int(layer)][f"{target}.lora_A"]
+            for own in learned.values()
+        ]
+        mean = scale * sum(changes) / 2
+        assert np.abs(found - mean).max() < 1e-5 * np.abs(mean).max()
+    assert len(fleet._state.object_store) == 0  # nothing of what was sent stays in memory
+
+
 def vars_of(invitation):
     return {name: getattr(invitation, name) for name in ("client", "server", "certificate", "key")}
 
@@ -175,7 +227,7 @@ def test_a_server_that_is_started_again_with_its_keys_finds_its_clients(opened, 
     with SuperLink(listening_socket(address), again) as second:
         wait_for(second, ["client-1"])
         list(second.ask(task("end"), ["client-1"], 20))
-        one.join(10)
+    one.join(10)
     assert one.error is None
     text = json.loads((keys.folder / "client-1.invitation").read_text())
     assert text["server"] == str(address)
