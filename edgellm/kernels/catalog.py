@@ -28,6 +28,11 @@ EMITTERS: Mapping[str, str] = {
     # derivatives
     "turn": "derivatives.turn:emit_turn",
     "pair_matmul": "derivatives.pair_matmul:emit_pair_matmul",
+    "norm_backward": "elementwise.rms_norm:emit_norm_backward",
+    "cross_entropy": "derivatives.cross_entropy:emit_cross_entropy",
+    "rotate": "derivatives.rotate:emit_rotate",
+    "causal": "derivatives.causal_attention:emit_causal",
+    "causal_backward": "derivatives.causal_attention:emit_causal_backward",
     "strided_matmul": "derivatives.strided_matmul:emit_strided_matmul",
     "swiglu_backward": "elementwise.swiglu:emit_swiglu_backward",
     # conversion

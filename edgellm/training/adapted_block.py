@@ -16,12 +16,12 @@ from edgellm.device import machine as device
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
-from edgellm.models.llama import MLP, Block
+from edgellm.models.llama import MLP, Block, RMSNorm
 from edgellm.models.registry import block_class
 from edgellm.training.low_rank import Change, LoraSettings
 from edgellm.training.operations.adapted_product import AdaptedProduct, Kept
 from edgellm.training.operations.attention import attention_by_numpy
-from edgellm.training.operations.gate import KernelMLP
+from edgellm.training.operations.gate_and_norms import KernelMLP, kernel_norm
 from edgellm.training.operations.rotary_attention import RotaryAttention, is_rotary
 
 Results = dict[str, list[mx.array]]
@@ -36,7 +36,7 @@ def put_on_processor(
     Args:
         block: whose products are in their places.
         layer: what is its own.
-        kernels: compute the gate; None where MLX does.
+        kernels: compute both; None where MLX and NumPy do.
 
     Returns:
         Its attention, where that can keep its result.
@@ -46,7 +46,7 @@ def put_on_processor(
     if device.has_gpu():
         return None
     if is_rotary(block.self_attn) and layer.window is None:
-        block.self_attn = attention = RotaryAttention(block.self_attn)
+        block.self_attn = attention = RotaryAttention(block.self_attn, kernels)
         return attention
     block.self_attn.attention = attention_by_numpy
     return None
@@ -95,6 +95,10 @@ class AdaptedBlock:
             self._products[stack] = product
             setattr(owner, name, product)
         self._attention = put_on_processor(self._block, self._layer, kernels)
+        if not device.has_gpu():
+            for name, norm in list(vars(self._block).items()):
+                if isinstance(norm, RMSNorm):
+                    setattr(self._block, name, kernel_norm(norm, kernels))
 
     def __call__(
         self,

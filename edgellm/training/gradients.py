@@ -16,6 +16,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.training.adapted_block import AdaptedBlock, Results
 from edgellm.training.kept_inputs import KeptInputs
 from edgellm.training.layer_visits import LayerVisits
@@ -97,11 +98,13 @@ class TrainedModel(TrainedStack):
         layers: the decoder layers.
         logits: hidden states (R, E) after all layers to logits (R, V), differentiable.
         head_rows: rows whose logits are there at once.
+        kernels: compute losses of logits; None where MLX or NumPy does.
     """
 
     layers: LayerVisits[AdaptedBlock]
     logits: Callable[[mx.array], mx.array]
     head_rows: int = HEAD_ROWS
+    kernels: KernelEngine | None = None
 
 
 @dataclass(frozen=True, slots=True)

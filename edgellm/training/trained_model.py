@@ -25,6 +25,7 @@ from edgellm.training.gradients import TrainedModel, head_rows
 from edgellm.training.kept_inputs import InputFile, InputsOnDisk
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
+from edgellm.training.operations.gate_and_norms import kernel_norm
 from edgellm.training.operations.products import frozen_product
 
 PROCESS_BYTES = 110 << 20
@@ -100,6 +101,8 @@ class OpenModel:
         block = block_class(config)
         stored_norm = self._read(checkpoint.norm).arrays(checkpoint.norm.layout)["weight"]
         norm = block.norm(stored_norm.astype(dtype), config)
+        if not device.has_gpu():
+            norm = kernel_norm(norm, kernels)
         self._embed: Embedding
         if checkpoint.lm_head is None:  # the embedding is the output matrix, too
             matrix = self._matrix(checkpoint.embed_tokens)
@@ -138,6 +141,7 @@ class OpenModel:
             count=count,
             first=first,
             logits=logits,
+            kernels=kernels,
             recompute=memory.recompute,
             head_rows=head_rows(config.vocab_size),
             keep=list if self.input_file is None else self.input_file.stack,

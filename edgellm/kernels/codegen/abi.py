@@ -42,6 +42,16 @@ NORM = _arguments(
 )
 """Arguments of ``norm``."""
 
+NORM_BACKWARD = _arguments(
+    "x",  # (L, E), as ``norm`` had it
+    "weight",  # (E,)
+    "by_out",  # (L, E): derivatives by what it returned
+    "by_x",  # (L, E)
+    "hidden",  # E
+    "eps",  # float32
+)
+"""Arguments of ``norm_backward``."""
+
 SWIGLU = _arguments(
     "gate_up",  # (L, 2F): gates, then what they gate
     "out",  # (L, F)
@@ -137,6 +147,41 @@ TURN = _arguments(
     "target",  # (K, R)
 )
 """Arguments of ``turn``."""
+
+CROSS_ENTROPY = _arguments(
+    "logits",  # (L, V)
+    "targets",  # (L,) int64
+    "by_logits",  # (L, V): derivatives of each row's loss
+    "parts",  # (L, 2): the sum of powers of logits less the largest; the target's, likewise
+    "vocabulary",  # V
+)
+"""Arguments of ``cross_entropy``."""
+
+ROTATE = _arguments(
+    "source",  # (L, N, D): heads of each token
+    "target",  # likewise; it may be the source
+    "cos_sin",  # (L, R): cosines, then sines
+    "heads",  # N
+    "rotated",  # heads that are rotated, from the first; the others are copied
+    "head_dim",  # D
+    "rotary_dim",  # R: features of a head that are rotated
+)
+"""Arguments of ``rotate``."""
+
+CAUSAL = _arguments(
+    "qkv",  # (L, H + 2G, D): rotated queries, rotated keys, values
+    "out",  # (L, H, D): results, or derivatives by them
+    "by_qkv",  # (L, H + 2G, D); unused forwards
+    "sequences",  # (N, 2) int64: the first row of each, and its rows
+    "count",  # N
+    "heads",  # H
+    "kv_heads",  # G
+    "scale",  # float32, of the scores
+)
+"""Arguments of ``causal`` and ``causal_backward``."""
+
+CAUSAL_ROWS = 32
+"""Queries whose scores a thread of ``causal`` holds at once."""
 
 STRIDED_MATMUL = _arguments(
     "left",  # (M, K) float32
@@ -347,6 +392,15 @@ def pair_scratch(tokens: int, strip: int) -> int:
     results = 4 * TILE * strip * (1 + TOKEN_VECTORS * pairs)
     inputs = vectors * (4 * TILE + 2 * TILE * PAIR_ROWS)
     return results + inputs + 8 * PAIR_ROWS + 2 * PAIR_ROWS * strip
+
+
+def causal_scratch(longest: int, head_dim: int, lanes: int, *, backward: bool) -> int:
+    """Return the scratch bytes that a thread of ``causal`` or ``causal_backward`` needs.
+
+    Keys turned and scores of some queries; backwards also values turned and derivatives by scores.
+    """
+    padded = -(-longest // (2 * lanes)) * 2 * lanes
+    return 4 * padded * (head_dim + CAUSAL_ROWS) * (2 if backward else 1)
 
 
 def block_rows(row_bytes: int) -> int:

@@ -120,4 +120,4 @@ def _head_parts(model: TrainedModel, batch: MicroBatch) -> Iterator[tuple[mx.arr
 
 def _losses(model: TrainedModel, states: mx.array, targets: mx.array) -> mx.array:
     """Return the losses (R,) of targets after states (R, E), in float32."""
-    return losses_of(model.logits(states), targets)
+    return losses_of(model.logits(states), targets, model.kernels)

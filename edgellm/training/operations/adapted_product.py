@@ -103,17 +103,17 @@ class AdaptedProduct:
         bias = bias_of(self._linear)
         return y if bias is None else y - bias.astype(y.dtype)
 
+    def rows(self, x: Floats) -> Floats:
+        """Return the product of rows (T, I), where nothing learns lengths."""
+        return self._product(x, self._changed(), self._numbers())
+
+    def derivatives(self, x: Floats, by_output: Floats) -> tuple[Floats, dict[str, Floats]]:
+        """Return derivatives by ``x`` and by each number, of those by what ``rows`` returned."""
+        by_x, by_numbers = self._derivatives(x, self._changed(), self._numbers(), by_output)
+        return by_x, dict(zip(self._names(), by_numbers, strict=True))
+
     def _by_kernels(self, x: mx.array) -> mx.array:
-        changed, numbers, begin = [], [], 0
-        for member, features in self.members.items():
-            columns = slice(begin, begin := begin + features)
-            if f"{member}.lora_A" not in self.change:
-                continue
-            numbers += [self.change[f"{member}.lora_{part}"] for part in "AB"]
-            kept = self.kept.get(member)
-            seen = None if kept is None else _rows(kept)
-            changed.append(_Member(columns, seen, self.scales[member]))
-        result = self.result
+        changed, result = self._changed(), self.result
 
         @mx.custom_function
         def product(x: mx.array, *numbers: mx.array) -> mx.array:
@@ -133,9 +133,29 @@ class AdaptedProduct:
             by_x, by_numbers = self._derivatives(_rows(x), changed, numbers, _rows(gradient))
             return (mx.array(by_x.reshape(x.shape)), *map(mx.array, by_numbers))
 
-        return cast(mx.array, product(x, *numbers))
+        return cast(mx.array, product(x, *self._numbers()))
 
-    def _product(self, x: Floats, changed: list[_Member], numbers: tuple[mx.array, ...]) -> Floats:
+    def _changed(self) -> list[_Member]:
+        """Return the members that are changed."""
+        changed, begin = [], 0
+        for member, features in self.members.items():
+            columns = slice(begin, begin := begin + features)
+            if f"{member}.lora_A" not in self.change:
+                continue
+            kept = self.kept.get(member)
+            seen = None if kept is None else _rows(kept)
+            changed.append(_Member(columns, seen, self.scales[member]))
+        return changed
+
+    def _names(self) -> list[str]:
+        """Return the names of their numbers: A and B of each."""
+        names = [f"{member}.lora_{part}" for member in self.members for part in "AB"]
+        return [name for name in names if name in self.change]
+
+    def _numbers(self) -> list[mx.array]:
+        return [self.change[name] for name in self._names()]
+
+    def _product(self, x: Floats, changed: list[_Member], numbers: Sequence[mx.array]) -> Floats:
         y = self._forwards(x)
         for inputs in _inputs(x, changed, numbers):
             products = [inputs.low_product()]
@@ -147,7 +167,7 @@ class AdaptedProduct:
         return y
 
     def _derivatives(
-        self, x: Floats, changed: list[_Member], numbers: list[mx.array], by_output: Floats
+        self, x: Floats, changed: list[_Member], numbers: Sequence[mx.array], by_output: Floats
     ) -> tuple[Floats, list[Floats]]:
         """Return derivatives by ``x`` and by each A and B."""
         by_x = self._backwards(by_output)

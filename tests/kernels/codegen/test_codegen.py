@@ -47,6 +47,10 @@ ARGUMENTS = {
     "tile_matmul": CODED + ODD,
     "turn": [(*CODED[0], "f32"), (*ODD[1], "bf16"), (*ODD[2], "f32")],
     "pair_matmul": CODED + WIDE,
+    "norm_backward": [("bf16",)],
+    "rotate": [("there",), ("back",)],
+    "causal": [(64,)],
+    "causal_backward": [(20,)],
     "strided_matmul": [("set",), ("add",)],
 }
 

@@ -66,7 +66,7 @@ def test_no_result_depends_on_how_a_step_is_cut(folders):
     assert one.loss == pytest.approx(other.loss, abs=1e-6)
     for part, same in zip(one.by_changes, other.by_changes, strict=True):
         for name, array in part.items():
-            assert mx.allclose(array, same[name], rtol=1e-4, atol=1e-6), name
+            assert mx.allclose(array, same[name], rtol=1e-4, atol=3e-6), name
     whole.close()
     cut.close()
 

@@ -8,8 +8,8 @@ from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.linear import DenseLinear
-from edgellm.models.llama import MLP, Attention, Block
-from edgellm.training.operations.gate import KernelMLP
+from edgellm.models.llama import MLP, Attention, Block, RMSNorm
+from edgellm.training.operations.gate_and_norms import KernelMLP, KernelNorm
 from edgellm.training.operations.kernel_products import KernelProducts, Product
 from edgellm.training.operations.loss import losses_of
 from edgellm.training.operations.rotary_attention import RotaryAttention
@@ -67,8 +67,23 @@ def test_the_gate_is_that_of_mlx():
     assert_close(derivatives(kernels, gate_up), derivatives(Plain(), gate_up))
 
 
+@pytest.mark.parametrize("kind", [mx.float32, mx.bfloat16])
+def test_the_norm_is_that_of_mlx(kind):
+    weight = mx.array(1 + 0.3 * draws(47)).astype(kind)
+    kernels = KernelNorm(RMSNorm(weight, 1e-5), kernel_engine(threads=2, activations="float"))
+    # rows of other sizes each, one of nothing
+    x = draws(1, 9, 47) * np.array([0, 1e-3, 1, 30, 1e3, 1, 1, 1, 1], np.float32)[:, None]
+    theirs = derivatives(RMSNorm(weight.astype(mx.float32), 1e-5), x)
+    for own, exact in zip(derivatives(kernels, x), theirs, strict=True):
+        for one, two in zip(own[0], exact[0], strict=True):
+            np.testing.assert_allclose(one, two, rtol=0, atol=3e-6 * np.abs(two).max())
+
+
+@pytest.mark.parametrize("engine", [None, "float"])
 @pytest.mark.parametrize("rotary_dim", [16, 8])
-def test_attention_is_that_of_mlx(rotary_dim):
+def test_attention_is_that_of_mlx(engine, rotary_dim):
+    kernels = engine and kernel_engine(threads=2, activations=engine)
+
     class Plain(Attention):
         def __init__(self):
             self.num_heads, self.num_key_value_heads, self.head_dim = 6, 2, 16
@@ -90,20 +105,22 @@ def test_attention_is_that_of_mlx(rotary_dim):
         form = KVFormat(2, 16, mx.float32)
         return plain(qkv, [(SequenceKV(form, None), length) for length in lengths])
 
-    def by_numpy(qkv):
-        return RotaryAttention(plain)(qkv, [(None, length) for length in lengths])
+    def ours(qkv):
+        return RotaryAttention(plain, kernels)(qkv, [(None, length) for length in lengths])
 
     qkv = draws(1, sum(lengths), 160)
-    assert_close(derivatives(by_numpy, qkv), derivatives(by_mlx, qkv))
+    assert_close(derivatives(ours, qkv), derivatives(by_mlx, qkv))
 
 
-def test_the_loss_is_that_of_mlx():
-    targets = np.random.default_rng(1).integers(0, 500, 30)
+@pytest.mark.parametrize("engine", [None, "float"])
+def test_the_loss_is_that_of_mlx(engine):
+    kernels = engine and kernel_engine(threads=2, activations=engine)
+    targets = np.random.default_rng(1).integers(0, 501, 30)
 
     def by_mlx(logits):
         likely = mx.take_along_axis(logits, mx.array(targets)[:, None], axis=-1)[:, 0]
         return mx.logsumexp(logits, axis=-1) - likely
 
-    logits = 10 * draws(30, 500)
-    ours = derivatives(lambda own: losses_of(own, mx.array(targets)), logits)
+    logits = 10 * draws(30, 501)
+    ours = derivatives(lambda own: losses_of(own, mx.array(targets), kernels), logits)
     assert_close(ours, derivatives(by_mlx, logits))
