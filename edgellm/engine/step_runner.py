@@ -22,7 +22,7 @@ from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.engine.scheduling.scheduler import Scheduler
 from edgellm.engine.scheduling.sequence import Sequence
-from edgellm.engine.turns import TurnPace, Turns
+from edgellm.engine.turns import Turns
 from edgellm.engine.work import Work, keep_going_for
 from edgellm.errors import ClosedError, EdgeLLMError, MachineError, ReadError
 from edgellm.generation.output import Token
@@ -53,7 +53,7 @@ class StepRunner:
         """Parts of prompts that have gone through some of the layers."""
         self._pace = PrefillPace()
         self._lone = LoneStream(context)
-        self._turns = Turns(context)
+        self._turns = Turns(context, scheduler)
         self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
@@ -129,14 +129,14 @@ class StepRunner:
 
     def _end_cancelled(self) -> None:
         ended = self._scheduler.end_cancelled()
-        self._land_all_of(ended)
+        self._turns.land_all_of(ended, self._land)
         for sequence in ended:
             sequence.release()
 
     def _make_way(self) -> None:
         """Let caches grow where they are full; those that came last give way for it."""
         preempted, growing = self._scheduler.make_way()
-        self._land_all_of([*preempted, *growing])
+        self._turns.land_all_of([*preempted, *growing], self._land)
         for sequence in preempted:
             if not sequence.has_ended:
                 sequence.give_way()
@@ -179,12 +179,11 @@ class StepRunner:
         if lone is not None:
             self._advance_lone(lone)
             return
-        pace = self._turns.pace(self._scheduler.running)
-        if self._take_turns(pace):
+        if self._turns.advance(self._land):
             return
         scheduled = self._scheduler.schedule(self._prefill_tokens(), busy)
         if not isinstance(self._context.model.layers, LayersInParts):
-            self._advance_together(scheduled, pace)
+            self._advance_together(scheduled)
             return
         of_prompts = [pair for pair in scheduled if self._is_long(*pair)]
         steps = [pair for pair in scheduled if not self._is_long(*pair)]
@@ -194,42 +193,6 @@ class StepRunner:
             prompts = self._prompts = Work(self._context, of_prompts)
         if prompts is not None:
             self._advance_prompts(prompts, alone=not steps)
-
-    def _take_turns(self, pace: TurnPace | None) -> bool:
-        """Compute a group's tokens while others are under way; false where all go together."""
-        turns = self._turns
-        groups = 1 if pace is None else pace.groups
-        is_steady = turns.under_way == groups - 1
-        begun, before = time.perf_counter(), self.totals.completion_tokens
-        try:
-            while turns.under_way < groups > 1:
-                steps = self._scheduler.schedule(0, turns.sequences)
-                if not steps:
-                    break
-                turns.launch(steps[: -(-self._scheduler.running_count // groups)])
-            if not turns.under_way:
-                return False
-            self._land(turns.works[0])
-        except BaseException:
-            turns.close()
-            raise
-        if pace is not None and is_steady:
-            tokens = self.totals.completion_tokens - before
-            pace.observe(groups, tokens, time.perf_counter() - begun)
-        return True
-
-    def _land(self, work: Work) -> None:
-        """Wait for a group, and draw its tokens."""
-        if self._turns.land(work):
-            self._finish(work)
-        else:
-            self._end_cancelled()
-
-    def _land_all_of(self, sequences: abc.Sequence[Sequence]) -> None:
-        """Wait for all groups that some of these sequences are in."""
-        for work in self._turns.works:
-            if work.has_any(sequences):
-                self._land(work)
 
     def _lone_sequence(self) -> Sequence | None:
         """Return the sequence that generates while nobody else is there, if it may speculate."""
@@ -282,9 +245,7 @@ class StepRunner:
         self._pace.waiting_share = prefilling / (len(running) - prefilling)
         return self._pace.tokens(most)
 
-    def _advance_together(
-        self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]], pace: TurnPace | None
-    ) -> None:
+    def _advance_together(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> None:
         """Send prompts and steps through the model in one pass."""
         if not scheduled:
             return
@@ -298,8 +259,7 @@ class StepRunner:
         self._finish(work)
         seconds = time.perf_counter() - begun
         self._pace.observe(seconds, prompt_tokens, is_mixed=is_mixed)
-        if pace is not None:
-            pace.observe(1, work.rows, seconds)
+        self._turns.observe_together(work.rows, seconds)
 
     def _take_steps(self, steps: abc.Sequence[tuple[Sequence, SequenceInput]]) -> None:
         """Send the last tokens of those that generate through the model, and short prompts."""
@@ -329,6 +289,13 @@ class StepRunner:
             self._prompts = None
         if goes_on and work.is_done:
             self._finish(work)
+
+    def _land(self, work: Work, goes_on: bool) -> None:
+        """Draw the tokens of a group; one that was told to stop gets none."""
+        if goes_on:
+            self._finish(work)
+        else:
+            self._end_cancelled()
 
     def _finish(self, work: Work) -> None:
         """Draw tokens after those that have gone through the model."""

@@ -9,14 +9,20 @@ the faster one is taken.
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as ListOf
 
 from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
+from edgellm.engine.scheduling.scheduler import Scheduler
 from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.engine.work import Work
 from edgellm.models.layers import StagedLayers
+
+Landed = Callable[[Work, bool], None]
+"""Takes a group that is through; or, with false, one that was told to stop."""
 
 TRIED_STEPS = 6
 """Steps after which a way is known well enough."""
@@ -29,33 +35,68 @@ FADE = 0.9
 
 
 class Turns:
-    """Passes of groups of sequences that are under way.
+    """Groups of sequences, each under way on another machine.
 
     Args:
         context: the model.
+        scheduler: who runs.
     """
 
-    def __init__(self, context: EngineContext) -> None:
+    def __init__(self, context: EngineContext, scheduler: Scheduler) -> None:
         self._context = context
+        self._scheduler = scheduler
         self._works: deque[Work] = deque()
         self._paces: dict[int, TurnPace] = {}
-
-    @property
-    def works(self) -> list[Work]:
-        """Those groups, the first to land first."""
-        return list(self._works)
+        self._pace: TurnPace | None = None
+        """Of the sequences of this step; None where they cannot take turns."""
 
     @property
     def under_way(self) -> int:
-        """How many they are."""
+        """How many groups have yet to land."""
         return len(self._works)
 
-    @property
-    def sequences(self) -> list[Sequence]:
-        """All of them."""
-        return [sequence for work in self._works for sequence in work.sequences]
+    def advance(self, landed: Landed) -> bool:
+        """Launch what is here, and land what was launched first; false where all go together."""
+        running = self._scheduler.running
+        self._pace = pace = self._pace_of(running)
+        groups = 1 if pace is None else pace.groups
+        is_steady = self.under_way == groups - 1
+        begun = time.perf_counter()
+        try:
+            while self.under_way < groups > 1:
+                busy = [sequence for work in self._works for sequence in work.sequences]
+                steps = self._scheduler.schedule(0, busy)
+                if not steps:
+                    break
+                self._launch(steps[: -(-len(running) // groups)])
+            if not self._works:
+                return False
+            tokens = len(self._works[0].sequences)
+            self._land(self._works[0], landed)
+        except BaseException:
+            self.close()
+            raise
+        if pace is not None and is_steady and tokens:
+            pace.observe(groups, tokens, time.perf_counter() - begun)
+        return True
 
-    def pace(self, running: ListOf[Sequence]) -> TurnPace | None:
+    def land_all_of(self, sequences: ListOf[Sequence], landed: Landed) -> None:
+        """Land the groups that have some of these sequences: their caches are about to change."""
+        for work in list(self._works):
+            if work.has_any(sequences):
+                self._land(work, landed)
+
+    def observe_together(self, tokens: int, seconds: float) -> None:
+        """Note how long a step took in which all went together."""
+        if self._pace is not None:
+            self._pace.observe(1, tokens, seconds)
+
+    def close(self) -> None:
+        """End what is under way; the sequences go back to where they were before."""
+        while self._works:
+            self._works.popleft().close()
+
+    def _pace_of(self, running: ListOf[Sequence]) -> TurnPace | None:
         """Return how fast steps of sequences are; None where all go together.
 
         That is so on one machine, of a single sequence, and while a prompt is computed, which is
@@ -69,23 +110,16 @@ class Turns:
         groups = min(layers.stages, len(running))
         return self._paces.setdefault(len(running), TurnPace(groups))
 
-    def launch(self, scheduled: ListOf[tuple[Sequence, SequenceInput]]) -> None:
-        """Send the next tokens of a group through the machines."""
+    def _launch(self, scheduled: ListOf[tuple[Sequence, SequenceInput]]) -> None:
         layers = self._context.model.layers
-        assert isinstance(layers, StagedLayers), "they have a pace"
+        assert isinstance(layers, StagedLayers), "their sequences have a pace"
         work = Work(self._context, scheduled)
         work.launch(layers)
         self._works.append(work)
 
-    def land(self, work: Work) -> bool:
-        """Wait until a group is through; false where it was told to stop."""
+    def _land(self, work: Work, landed: Landed) -> None:
         self._works.remove(work)
-        return work.land()
-
-    def close(self) -> None:
-        """End what is under way; the sequences go back to where they were before."""
-        while self._works:
-            self._works.popleft().close()
+        landed(work, work.land())
 
 
 class TurnPace:

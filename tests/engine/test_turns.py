@@ -3,8 +3,95 @@
 from itertools import count
 
 import pytest
+from support.engines import open_context
 
+from edgellm.engine.engine import Engine
 from edgellm.engine.turns import AGAIN_STEPS, TRIED_STEPS, TurnPace
+
+PROMPTS = [[5 + place, 6, 7, 8, 9] for place in range(8)]
+
+
+class TwoMachines:
+    """Layers of which each half takes a time that is only counted: here, and on another machine.
+
+    ``seconds`` says how much, for so many tokens at once.
+    """
+
+    streams_weights = takes_trees = async_compute = False
+    stages = 2
+
+    def __init__(self, layers, seconds):
+        self._layers = layers
+        self._seconds = seconds
+        self.max_exact_rows = layers.max_exact_rows
+        self.now = 0.0
+        self._other_is_free_at = 0.0
+
+    def run(self, states, spans, **how):
+        return self.launch(states, spans, **how).results()
+
+    def launch(self, states, spans, **how):
+        states = list(states)
+        seconds = self._seconds(sum(state.shape[1] for state in states))
+        self.now += seconds
+        self._other_is_free_at = max(self.now, self._other_is_free_at) + seconds
+        return _Launched(
+            self, self._other_is_free_at, lambda: self._layers.run(states, spans, **how)
+        )
+
+    def close(self):
+        self._layers.close()
+
+
+class _Launched:
+    def __init__(self, machines, through_at, compute):
+        self._machines, self._through_at, self._compute = machines, through_at, compute
+
+    def results(self):
+        self._machines.now = max(self._machines.now, self._through_at)
+        return self._compute()
+
+    def close(self):
+        pass
+
+
+def rates(context, streams):
+    """Tokens a second of so many texts: of steps with a group each, and of those with all."""
+    found = {}
+    with Engine(context) as engine:
+        for prompt in PROMPTS[:streams]:
+            engine.submit(prompt, max_tokens=30)
+        while not engine.idle:
+            before = context.model.layers.now
+            tokens = len(engine.step())
+            if tokens and engine.running == streams:
+                found.setdefault(tokens, []).append(context.model.layers.now - before)
+    # the first step of a group finds nobody under way
+    return {tokens: tokens / min(seconds) for tokens, seconds in found.items()}
+
+
+@pytest.fixture
+def context(tiny_folder):
+    with open_context(tiny_folder("llama-2", seed=1), context=64) as opened:
+        opened.model.whole_pass = None
+        object.__setattr__(opened, "end_tokens", frozenset())
+        yield opened
+
+
+def test_two_streams_are_nearly_twice_as_fast_as_one(context):
+    context.model.layers = TwoMachines(context.model.layers, lambda tokens: 1.0)
+    assert rates(context, 1)[1] == pytest.approx(0.5)
+    both = rates(context, 2)
+    assert both[1] == pytest.approx(1.0)  # in turns
+    assert both[2] == pytest.approx(1.0)  # together: the weights are passed over once for both
+
+
+def test_groups_are_twice_as_fast_as_all_where_arithmetic_is_the_limit(context):
+    context.model.layers = TwoMachines(context.model.layers, lambda tokens: 1.0 * tokens)
+    assert rates(context, 1)[1] == pytest.approx(0.5)
+    eight = rates(context, 8)
+    assert eight[8] == pytest.approx(0.5)
+    assert eight[4] == pytest.approx(1.0)
 
 
 def taken(pace, seconds_of, steps):
