@@ -10,6 +10,7 @@ from typing import Any, Literal
 from edgellm.console.units import seconds
 from edgellm.distributed.forecast import (
     KindForecast,
+    fits,
     forecast_rows,
     forecast_windows,
     gather_seconds,
@@ -25,6 +26,9 @@ Kind = Literal["windows", "rows"]
 
 WORTH = 0.8
 """A token by rows has to take at most so much of one by windows: forecasts are no better."""
+
+WORTH_OF_DISKS = 0.95
+"""The same where a token by rows waits for disks: these are forecast better than arithmetic."""
 
 SLOWEST_WEIGHTS = 1e9
 """Bytes of weights per second; slower arithmetic has been seen on no machine."""
@@ -75,7 +79,8 @@ def forecast_cluster(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Clust
 def choose_split(gathered: Gathered, rates: Rates) -> Kind:
     """Return the kind that ``settings.split`` says; of ``auto``, the faster one.
 
-    Nothing is measured where rows are not possible, and links alone where these are too slow.
+    Nothing is measured where rows are not possible, and links alone where all layers fit into the
+    memories and the links are too slow.
     """
     if gathered.settings.split != "auto":
         return gathered.settings.split
@@ -84,11 +89,11 @@ def choose_split(gathered: Gathered, rates: Rates) -> Kind:
         share_rows(gathered.checkpoint.config, gathered.budgets)
     except EdgeLLMError:
         return "windows"
-    # all that rows can save is arithmetic, and the hops between windows, one for each layer at most
-    arithmetic = gathered.checkpoint.token_weight_bytes / SLOWEST_WEIGHTS
-    hops = len(gathered.checkpoint.layers) * max(rates.trips)
-    if gather_seconds(gathered, rates) > arithmetic + hops:
-        return "windows"
+    # in memory, all that rows can save is arithmetic, and a hop to each machine
+    if fits(gathered):
+        arithmetic = gathered.checkpoint.token_weight_bytes / SLOWEST_WEIGHTS
+        if gather_seconds(gathered, rates) > arithmetic + sum(rates.trips):
+            return "windows"
     return compare(gathered, rates).kind
 
 
@@ -125,7 +130,14 @@ def compare(gathered: Gathered, rates: Rates) -> ClusterForecast:
 def _faster(windows: KindForecast, rows: KindForecast) -> tuple[Kind, str]:
     """Return which of two kinds is taken, and why."""
     long, short = seconds(windows.seconds_per_token), seconds(rows.seconds_per_token)
-    if rows.seconds_per_token < WORTH * windows.seconds_per_token:
+    by_disks = rows.read_seconds >= rows.arithmetic_seconds + rows.link_seconds
+    worth = WORTH_OF_DISKS if by_disks else WORTH
+    if rows.seconds_per_token < worth * windows.seconds_per_token:
+        if by_disks:
+            return "rows", (
+                f"a token takes {short} by rows, of which more stay in memory, and {long} "
+                "by windows"
+            )
         return "rows", (
             f"a token takes {short} by rows, which all machines compute at once, and {long} by "
             "windows, which they compute one after the other"

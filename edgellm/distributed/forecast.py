@@ -132,21 +132,34 @@ class ChosenCut:
     cut: Cut
     plans: Sequence[Plan]
 
+    @property
+    def is_resident(self) -> bool:
+        """Whether no machine has to read."""
+        return all(plan.resident for plan in self.plans)
+
 
 def choose_cut(gathered: Gathered, rates: Rates) -> ChosenCut:
     """Choose which machine has which layers; disks are measured only where one has to read."""
-    plan_of, count = part_planner(gathered), len(gathered.checkpoint.layers)
-    machines = len(gathered.budgets)
-
-    def chosen(disks: Sequence[float] | None) -> ChosenCut:
-        counts = choose_counts(count, machines, plan_of, disks)
-        plans = [plan_of(machine, layers) for machine, layers in enumerate(counts)]
-        return ChosenCut(cut_layers(counts, in_turns=disks is not None), plans)
-
-    in_memory = chosen(None)
-    if all(plan.resident for plan in in_memory.plans):
+    in_memory = _cut_by(gathered, None)
+    if in_memory.is_resident:
         return in_memory
-    return chosen(rates.disks)
+    return _cut_by(gathered, rates.disks)
+
+
+def fits(gathered: Gathered) -> bool:
+    """Return whether all layers fit into the memories of the machines, so that none has to read.
+
+    Raises MemoryBudgetError, ConfigError as ``choose_cut`` does.
+    """
+    return _cut_by(gathered, None).is_resident
+
+
+def _cut_by(gathered: Gathered, disks: Sequence[float] | None) -> ChosenCut:
+    """Return the cut for disks of these rates; None: as if no machine had to read."""
+    plan_of, count = part_planner(gathered), len(gathered.checkpoint.layers)
+    counts = choose_counts(count, len(gathered.budgets), plan_of, disks)
+    plans = [plan_of(machine, layers) for machine, layers in enumerate(counts)]
+    return ChosenCut(cut_layers(counts, in_turns=disks is not None), plans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,25 @@ def test_windows_that_page_take_what_the_disks_need_together(folder, tmp_path):
     assert windows.parts[0].share > 0.6
 
 
+def test_where_disks_are_waited_for_rows_hold_more(tiny_folder, tmp_path):
+    # layers that are large beside the pages that each of their buffers is rounded up to
+    folder = tiny_folder("llama-3.2", config={"num_hidden_layers": 8, "intermediate_size": 1024})
+    half = 4
+    budgets = [part_budget(folder, half, half // 4, outer=outer) for outer in (True, False)]
+    disk = 5.0 * read_checkpoint(folder).layers[0].nbytes
+    measured = rates(trip=FAST, weights=1e12, disks=[disk, disk])
+    with gathered(folder, tmp_path, budgets) as machines:
+        assert choose_split(machines, measured) == "rows"
+        found = compare(machines, measured)
+    # two buffers hold two layers' rows, and not two layers on each machine
+    missed = {
+        kind: sum(part.plan.streamed_bytes for part in forecast.parts)
+        for kind, forecast in found.kinds.items()
+    }
+    assert missed["rows"] < missed["windows"]
+    assert "of which more stay in memory" in found.reason
+
+
 def test_auto_is_the_default_and_answers_are_the_same(folder, tmp_path):
     load = {"memory": "500MB", "context": CONTEXT, "threads": 1}
     with members(folder, tmp_path, ["500MB"]) as hosts:

@@ -50,6 +50,7 @@ def test_paged_rows_equal_one(quantized, tmp_path, weights, pinned, load):
         edgellm.load(quantized, memory=own, machines=hosts, split="rows", **load) as llm,
     ):
         assert llm.plan.streamed
+        assert llm.model.layers.takes_trees  # the drafts are trees then
         assert llm.machines[0].split == "rows"
         require_equal(answers_of_one(quantized, **load), answers(llm))
 

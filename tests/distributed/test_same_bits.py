@@ -48,7 +48,7 @@ def test_machines_that_page_in_turns_equal_one(quantized, tmp_path, kv_bits):
     other = part_budget(quantized, 3, 0, kv_bits=kv_bits)
     with (
         members(quantized, tmp_path, [other, other]) as hosts,
-        edgellm.load(quantized, memory=own, machines=hosts, **load) as llm,
+        edgellm.load(quantized, memory=own, machines=hosts, split="windows", **load) as llm,
     ):
         assert not llm.plan.resident
         assert llm.plan.streamed

@@ -91,9 +91,11 @@ def _several(checkpoint: Checkpoint, given: Mapping[str, Any], kind: str) -> Ite
     settings = LoadSettings(split="rows" if kind == "rows" else "windows", **given)
     forecast = forecast_cluster(checkpoint, settings)
     cut = None
-    if kind == "halves":
-        counts = [len(part.layers) for part in forecast.chosen.parts]
-        cut = cut_layers(counts, in_turns=False)
+    if kind != "rows":  # the one that was forecast: another measurement may choose another one
+        parts = forecast.chosen.parts
+        pages = any(part.plan.streamed for part in parts)
+        in_turns = pages and kind == "windows"
+        cut = cut_layers([len(part.layers) for part in parts], in_turns=in_turns)
     opened: Opened = open_cluster(checkpoint, settings, cut=cut)
     with ExitStack() as stack:
         stack.callback(opened.reader.close)

@@ -70,7 +70,7 @@ class RowLayers:
         max_exact_rows: as ``models.layers.Layer`` has it.
     """
 
-    takes_trees = False
+    takes_trees = True
 
     def __init__(self, weights: PagedGroups[RowBlock], count: int, max_exact_rows: int) -> None:
         self.count = count

@@ -35,7 +35,7 @@ class GatheredLayers(ClusterLayers):
         streams_weights: whether a machine reads weights from disk.
     """
 
-    takes_trees = False
+    takes_trees = True
 
     def __init__(
         self,

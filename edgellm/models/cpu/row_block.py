@@ -93,7 +93,10 @@ class RowBlock:
         caches = [caches_in_part([own], slice(None))]
         lengths = [span.length for span in own]
         steps = [self._attending[size]]
-        plan, memories = self._known.plan(self._engine, steps, caches, lengths, many=many)
+        levels = own[0].levels
+        plan, memories = self._known.plan(
+            self._engine, steps, caches, lengths, many=many, levels=levels
+        )
         if block.rotations is not None:
             angles = self._engine.workspace.buffer(block.angles).array
             write_rotations(block.rotations, own, angles)
