@@ -320,11 +320,11 @@ class LLM(ScoringModel):
             engine.model_closed()
 
     def _free(self) -> None:
+        self.prefix_cache.close()  # other machines write their parts before they are let go
         self.model.close()
         self._reader.close()
         if self._speculation is not None:
             self._speculation.close()
-        self.prefix_cache.close()
         del self.model, self.caches, self._completer
         self._release_stream()
         self._end_use()

@@ -146,6 +146,7 @@ def _open_cluster(
             opened.reader,
             speculation=speculation,
             caches=opened.caches,
+            prompt_cache=opened.prompt_cache,
             machines=opened.shares,
         )
         on_failure.pop_all()

@@ -16,11 +16,12 @@ from edgellm.distributed.gathered import (
     require_same_arithmetic,
 )
 from edgellm.distributed.parts.cut import Cut
-from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, shared_settings
+from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, part_name, shared_settings
 from edgellm.distributed.parts.row_pass import gathered_columns
 from edgellm.distributed.parts.rows import RowShare, checkpoint_rows, open_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
+from edgellm.distributed.remote.kept_prompts import ClusterPromptCache
 from edgellm.distributed.remote.peer import Reply, asking_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
@@ -31,6 +32,7 @@ from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.layers import WindowedLayers
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
+from edgellm.prompt_cache.disk_cache import PromptCache, prompt_cache_for
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import LoadProgress, SendProgress, load_model, open_reader
@@ -47,6 +49,7 @@ class Opened:
         caches: makes the caches of a sequence.
         reader: reads this machine's layers.
         shares: each machine, this one first, with its part.
+        prompt_cache: the prefix cache on disk; None where the settings want none.
     """
 
     model: Model
@@ -54,6 +57,7 @@ class Opened:
     caches: ClusterCaches
     reader: Reader
     shares: Sequence[MachineShare]
+    prompt_cache: PromptCache | None
 
 
 def open_cluster(
@@ -105,8 +109,15 @@ def _open_parts(
     own_part = checkpoint.with_layers(cut.layers[0])
     local_plan = plan_for(own_part, settings)
     tellings = supplied(checkpoint, peers, cut.layers[1:], gathered.sending)
+    prompts = prompt_cache_for(checkpoint, settings, kv_bits=settings.kv_bits)
     openings = [
-        {"ask": "open", "layers": list(layers), "settings": shared_settings(settings), **telling}
+        {
+            "ask": "open",
+            "layers": list(layers),
+            "settings": shared_settings(settings),
+            "keeps": prompts and prompts.key,
+            **telling,
+        }
         for layers, telling in zip(cut.layers[1:], tellings, strict=True)
     ]
     with asking_all(peers, openings) as replies:  # they load while this machine does
@@ -145,7 +156,10 @@ def _open_parts(
         plans,
         split="windows",
     )
-    return Opened(model, joined_plan(cut.layers, plans, local_plan), caches, reader, shares)
+    plan = joined_plan(cut.layers, plans, local_plan)
+    own = list(cut.layers[0])
+    kept = _kept(gathered, prompts, own, len(own))
+    return Opened(model, plan, caches, reader, shares, kept)
 
 
 def _open_rows(
@@ -158,8 +172,15 @@ def _open_rows(
     """Load each machine's rows."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
+    prompts = prompt_cache_for(checkpoint, settings, kv_bits=settings.kv_bits)
     openings = [
-        {"ask": "open", "rows": share.as_dict(), "settings": shared_settings(settings), **telling}
+        {
+            "ask": "open",
+            "rows": share.as_dict(),
+            "settings": shared_settings(settings),
+            "keeps": prompts and prompts.key,
+            **telling,
+        }
         for share, telling in zip(shares[1:], tellings, strict=True)
     ]
     with asking_all(peers, openings) as replies, borrowed_stream():
@@ -201,7 +222,18 @@ def _open_rows(
     named = machine_shares(
         gathered, [(count, fraction) for fraction in fractions], plans, split="rows"
     )
-    return Opened(model, plan, caches, part.reader, named)
+    kept = _kept(gathered, prompts, shares[0].as_dict(), count)
+    return Opened(model, plan, caches, part.reader, named, kept)
+
+
+def _kept(
+    gathered: Gathered, prompts: PromptCache | None, part: Any, local_count: int
+) -> ClusterPromptCache | None:
+    """Return the prefix cache on disk, of which each machine keeps its part."""
+    if prompts is None:
+        return None
+    name = part_name(part, arithmetic_facts(gathered.checkpoint, gathered.settings))
+    return ClusterPromptCache(prompts, name, local_count)
 
 
 def _answers(gathered: Gathered, replies: Sequence[Reply]) -> list[Mapping[str, Any]]:

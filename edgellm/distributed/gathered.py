@@ -126,10 +126,6 @@ def _require_layers(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Checkp
             "an adapter runs on one machine",
             hint="merge it into the weights: edgellm convert MODEL FOLDER --adapter ADAPTER",
         )
-    if settings.prompt_cache:
-        raise ConfigError(
-            "the prefix cache of several machines is not kept on disk", hint="leave out --cache"
-        )
     return checkpoint
 
 

@@ -67,14 +67,18 @@ class PromptCache:
         identity: tells the model and its settings; called once, when it is first needed.
         limit: bytes that all sequences may take; None: ``PROMPT_CACHE_BYTES``, or less where the
             disk has little room.
+
+    Attributes:
+        folder, limit: as above.
     """
 
     def __init__(
         self, folder: Path, identity: Callable[[], str], *, limit: int | None = None
     ) -> None:
+        self.folder = folder
+        self.limit = limit
         self._folder = OwnedFolder(folder)
         self._identity = identity
-        self._limit = limit
         self._key: str | None = None
 
     @property
@@ -159,7 +163,7 @@ class PromptCache:
             total += file.nbytes
             if not file.is_temporary:
                 sequences.append(file)
-        limit = self._limit
+        limit = self.limit
         if limit is None:
             free = shutil.disk_usage(self._folder.path).free
             limit = min(PROMPT_CACHE_BYTES, int(PROMPT_CACHE_SHARE * (free + total)))

@@ -13,12 +13,14 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.links.lane import LaneError
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import Pulse
+from edgellm.distributed.members.kept_part import KeptPart
 from edgellm.distributed.members.meeting import Meeting, neighbours_from
 from edgellm.distributed.parts.part import (
     MakeReader,
     Part,
     arithmetic_facts,
     open_part,
+    part_name,
     run_window,
     settings_from,
 )
@@ -67,6 +69,7 @@ class Session:
         self._part: Part[WindowedLayers] | Part[RowLayers] | None = None
         self._meeting = Meeting(secret, control.name)
         self._rows: RowPass | None = None
+        self._kept: KeptPart | None = None
         self._caches: dict[int, list[Cache]] = {}
         self._stopped = 0
         self._ended = False
@@ -121,6 +124,10 @@ class Session:
             case "can trim":
                 caches = self._caches[head["cache"]]
                 answer = all(cache.can_trim(head["offset"]) for cache in caches)
+            case "kept":
+                caches = self._caches[head["cache"]]
+                assert self._kept is not None, "the first machine has asked for it"
+                answer = self._kept.answer(head["do"], head["tokens"], caches)
             case "finite":
                 layers = [cache.finite_layers() for cache in self._caches[head["cache"]]]
                 answer = [finite for layer in layers for finite in layer]
@@ -159,10 +166,15 @@ class Session:
                     self._checkpoint, head["layers"], settings, make_reader=self._make_reader
                 )
         self._part = part
+        facts = arithmetic_facts(self._checkpoint, settings)
+        self._kept = None
+        if head.get("keeps") is not None:
+            named = head["rows"] if "rows" in head else head["layers"]
+            self._kept = KeptPart(head["keeps"], part_name(named, facts))
         return {
             "plan": part.plan.as_dict(),
             "kv_budget": part.plan.kv_budget,
-            "arithmetic": arithmetic_facts(self._checkpoint, settings),
+            "arithmetic": facts,
             "takes_trees": part.layers.takes_trees,
         }
 

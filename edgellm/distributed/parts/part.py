@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -115,6 +116,16 @@ def arithmetic_facts(checkpoint: Checkpoint, settings: LoadSettings) -> dict[str
         facts["kernels"] = arithmetic.kernels.activations
         facts["instructions"] = arithmetic.kernels.isa.name
     return facts
+
+
+def part_name(part: Any, facts: Mapping[str, str]) -> str:
+    """Return words for what a machine has, and how it computes, that no other part has.
+
+    Args:
+        part: its layers, or its rows.
+        facts: ``arithmetic_facts``.
+    """
+    return json.dumps([part, facts], sort_keys=True)
 
 
 def shared_settings(settings: LoadSettings) -> dict[str, Any]:

@@ -162,6 +162,20 @@ class RemoteCache:
         if not self.is_gone:
             self.peer.note("resize", self.number, self.offset, tokens)
 
+    def ask(self, what: str, tokens: list[int]) -> int:
+        """Ask the machine to ``find``, ``load`` or ``save`` tokens on its disk; return how many.
+
+        Raises MachineError.
+        """
+        head = {"ask": "kept", "do": what, "cache": self.number, "tokens": tokens}
+        answer, _ = self.peer.request(head)
+        return int(answer["answer"])
+
+    def restored(self, offset: int) -> None:
+        """Note that the machine has read so many tokens from its disk."""
+        self.offset = offset
+        self._is_certain = True
+
     def finite_layers(self) -> list[bool]:
         """Return for each layer of the machine whether all its keys and values are finite."""
         if self.is_gone:
