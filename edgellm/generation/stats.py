@@ -12,9 +12,8 @@ from edgellm.device import machine as device
 from edgellm.memory_plan.plan import Plan
 from edgellm.models.embedding import PagedEmbedding
 from edgellm.models.model import Model
-from edgellm.models.paged_layers import PagedLayers
 from edgellm.reading.disk_reader import Reader
-from edgellm.reading.paged_groups import Traffic
+from edgellm.reading.paged_groups import Streaming, Traffic
 
 PrefillCallback = Callable[["Progress"], None]
 """Called with the progress of a generation before and while its prompt is computed."""
@@ -222,7 +221,7 @@ class CostMeter:
 
     def _counters(self) -> _Counters:
         traffic = Traffic()
-        if isinstance(self._model.layers, PagedLayers):
+        if isinstance(self._model.layers, Streaming):
             traffic = self._model.layers.traffic
         bytes_read = self._reader.bytes_read
         if isinstance(self._model.embed_tokens, PagedEmbedding):

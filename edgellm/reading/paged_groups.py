@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import TensorGroup
@@ -26,6 +26,16 @@ class Traffic:
 
     passes: float = 0.0
     waited: float = 0.0
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """Layers of which weights may stream, here at least."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """The cost of that so far, on this machine."""
+        ...
 
 
 @dataclass(slots=True)

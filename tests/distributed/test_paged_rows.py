@@ -53,6 +53,7 @@ def test_paged_rows_equal_one(quantized, tmp_path, weights, pinned, load):
         assert llm.model.layers.takes_trees  # the drafts are trees then
         assert llm.machines[0].split == "rows"
         require_equal(answers_of_one(quantized, **load), answers(llm))
+        assert llm.generate(PROMPT, max_tokens=4).stats.weight_passes >= 1
 
 
 def test_cancelled_answers_leave_the_ring_in_order(quantized, tmp_path):

@@ -20,7 +20,7 @@ from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
 from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.row_block import RowBlock
-from edgellm.reading.paged_groups import PagedGroups
+from edgellm.reading.paged_groups import PagedGroups, Traffic
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import LoadProgress, open_reader
 from edgellm.settings import LoadSettings
@@ -77,6 +77,11 @@ class RowLayers:
         self.max_exact_rows = max_exact_rows
         self.is_closed = False
         self._weights = weights
+
+    @property
+    def traffic(self) -> Traffic:
+        """The cost of streaming so far."""
+        return self._weights.traffic
 
     def through(self, depth: int | None = None) -> Iterator[tuple[int, RowBlock]]:
         """Yield the number and the rows of one layer after the other, each until the next one.

@@ -26,6 +26,7 @@ from edgellm.models.layers import (
     always,
     spans_in_part,
 )
+from edgellm.reading.paged_groups import Streaming, Traffic
 
 
 class LaunchedStates:
@@ -99,6 +100,11 @@ class RemoteLayers(ClusterLayers):
         """
         held = self._begin(spans)
         return LaunchedStates(self._launch(list(states), spans, keep_going), held)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The cost of streaming so far, on this machine."""
+        return self._local.traffic if isinstance(self._local, Streaming) else Traffic()
 
     def _through(
         self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None

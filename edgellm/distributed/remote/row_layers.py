@@ -20,6 +20,7 @@ from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer, Reply, asking_all
 from edgellm.errors import ClosedError, EdgeLLMError
 from edgellm.models.layers import KeepGoing, StateSpans, always
+from edgellm.reading.paged_groups import Traffic
 
 
 class GatheredLayers(ClusterLayers):
@@ -57,6 +58,11 @@ class GatheredLayers(ClusterLayers):
         self._mesh: Mesh | None = None
         self._meshes = 0  # that were made
         self._generations: list[int] = []  # of the machines in the last one
+
+    @property
+    def traffic(self) -> Traffic:
+        """The cost of streaming so far, on this machine."""
+        return self._local.layers.traffic
 
     def meet(self) -> Mesh:
         """Return the mesh of all machines, made anew where it is no longer whole.
