@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint
@@ -18,13 +21,14 @@ from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.llama import MLP, Block, RMSNorm
 from edgellm.models.registry import block_class
+from edgellm.training.elementwise.gate_and_norms import KernelMLP, kernel_norm
 from edgellm.training.low_rank import Change, LoraSettings
 from edgellm.training.operations.adapted_product import AdaptedProduct, Kept
 from edgellm.training.operations.attention import attention_by_numpy
-from edgellm.training.operations.gate_and_norms import KernelMLP, kernel_norm
 from edgellm.training.operations.rotary_attention import RotaryAttention, is_rotary
+from edgellm.training.operations.rows_pass import Parts, RowsPass
 
-Results = dict[str, list[mx.array]]
+Results = dict[str, list[Any]]
 """A call's results by the part of the layer that they come of: what need not be computed again."""
 
 
@@ -50,6 +54,34 @@ def put_on_processor(
         return attention
     block.self_attn.attention = attention_by_numpy
     return None
+
+
+def differentiated(
+    through: Callable[[mx.array, Change], mx.array],
+    hidden: mx.array,
+    gradient: mx.array,
+    change: Change,
+) -> tuple[mx.array, Change]:
+    """Return derivatives by a layer's input and its numbers, as MLX differentiates it.
+
+    Args:
+        through: the layer, of what goes in and of its numbers.
+        hidden: what goes in.
+        gradient: the loss's derivative by what comes out.
+        change: the numbers.
+    """
+    names = list(change)
+
+    def whole(state: mx.array, *numbers: mx.array) -> list[mx.array]:
+        return [through(state, dict(zip(names, numbers, strict=True)))]
+
+    _, (by_hidden, *by_change) = mx.vjp(whole, [hidden, *change.values()], [gradient])
+    return by_hidden, dict(zip(names, by_change, strict=True))
+
+
+def _list_of(results: Results | None) -> list[Parts] | None:
+    """Return where a call's parts are kept."""
+    return None if results is None else results.setdefault("rows", [])
 
 
 class AdaptedBlock:
@@ -99,6 +131,7 @@ class AdaptedBlock:
             for name, norm in list(vars(self._block).items()):
                 if isinstance(norm, RMSNorm):
                     setattr(self._block, name, kernel_norm(norm, kernels))
+        self._rows_pass = RowsPass.of(self._block, self._products)
 
     def __call__(
         self,
@@ -120,8 +153,61 @@ class AdaptedBlock:
             kept: inputs of changes that dropout leaves.
             results: of the same call before, or empty, to be filled; None: none are kept.
         """
+        if self._rows_pass is not None and not self._learns_lengths(change):
+            with self._changed(index, change, kept, None):
+                rows = np.array(hidden, copy=False)[0]
+                return mx.array(self._rows_pass.through(rows, lengths, _list_of(results))[None])
+        return self._by_mlx(index, hidden, lengths, change, kept, results=results)
+
+    def back(
+        self,
+        index: int,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        change: Change,
+        kept: Kept,
+        *,
+        gradient: mx.array,
+        results: Results | None = None,
+    ) -> tuple[mx.array, Change]:
+        """Return derivatives by the layer's input (1, T, E) and by its change.
+
+        Args:
+            index, hidden, lengths, change, kept, results: as of the call upwards.
+            gradient: the loss's derivative by what came out.
+        """
+        if self._rows_pass is not None and not self._learns_lengths(change):
+            with self._changed(index, change, kept, None):
+                rows, by_out = (np.array(array, copy=False)[0] for array in (hidden, gradient))
+                by_rows, own = self._rows_pass.back(rows, by_out, lengths, _list_of(results))
+            return mx.array(by_rows[None]), {name: mx.array(own[name]) for name in change}
+
+        def through(state: mx.array, numbers: Change) -> mx.array:
+            return self._by_mlx(index, state, lengths, numbers, kept, results=results)
+
+        return differentiated(through, hidden, gradient, change)
+
+    def _by_mlx(
+        self,
+        index: int,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        change: Change,
+        kept: Kept,
+        *,
+        results: Results | None,
+    ) -> mx.array:
+        caches = [(SequenceKV(self._format, self._layer.window), length) for length in lengths]
+        with self._changed(index, change, kept, results):
+            return self._block(hidden, caches)
+
+    @contextmanager
+    def _changed(
+        self, index: int, change: Change, kept: Kept, results: Results | None
+    ) -> Generator[None]:
+        """Lend the products their changes: masks would stay in memory until the next visit."""
         scales = {target: self._lora.scale_of(index, target) for target in self._lora.targets}
-        squares = self.squares(index) if self._lora.dora and change else {}
+        squares = self.squares(index) if self._learns_lengths(change) else {}
         for stack, product in self._products.items():
             product.change, product.kept = change, kept
             product.scales, product.row_squares = scales, squares
@@ -129,14 +215,16 @@ class AdaptedBlock:
                 product.result = results.setdefault(stack, [])
         if results is not None and self._attention is not None:
             self._attention.result = results.setdefault("attention", [])
-        caches = [(SequenceKV(self._format, self._layer.window), length) for length in lengths]
         try:
-            return self._block(hidden, caches)
-        finally:  # masks would stay in memory until the next visit
+            yield
+        finally:
             for product in self._products.values():
                 product.change, product.kept, product.result = {}, {}, None
             if self._attention is not None:
                 self._attention.result = None
+
+    def _learns_lengths(self, change: Change) -> bool:
+        return self._lora.dora and bool(change)
 
     def squares(self, index: int) -> dict[str, mx.array]:
         """Return the squared lengths of the rows (O,) of each matrix that may be changed.

@@ -53,6 +53,20 @@ class TrainedLayer(Protocol):
     ) -> mx.array:
         """Return the hidden states (1, T, E) after the layer, as ``AdaptedBlock`` does."""
 
+    def back(
+        self,
+        index: int,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        change: Change,
+        kept: Kept,
+        /,
+        *,
+        gradient: mx.array,
+        results: Results | None,
+    ) -> tuple[mx.array, Change]:
+        """Return derivatives by its input and by its numbers, as ``AdaptedBlock`` does."""
+
 
 class TrainedLayers(Protocol):
     """Decoder layers, wherever they live."""
@@ -165,15 +179,9 @@ class Rows:
             gradient: the loss's derivative by what came out.
         """
         change, kept = self.changes[index], self.dropout(index, self.batch)
-        names = list(change)
         results = None if self.results is None else self.results.pop(index, None)
-
-        def through(state: mx.array, *numbers: mx.array) -> list[mx.array]:
-            own = dict(zip(names, numbers, strict=True))
-            return [layer(index, state, self.batch.lengths, own, kept, results=results)]
-
-        _, (by_hidden, *by_change) = mx.vjp(through, [hidden, *change.values()], [gradient])
-        return by_hidden, dict(zip(names, by_change, strict=True))
+        lengths = self.batch.lengths
+        return layer.back(index, hidden, lengths, change, kept, gradient=gradient, results=results)
 
 
 def upwards(

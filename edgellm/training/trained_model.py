@@ -21,11 +21,11 @@ from edgellm.reading.tuning import tuned
 from edgellm.runtime.loader import make_matrix
 from edgellm.settings import LoadSettings
 from edgellm.training.adapted_block import AdaptedBlock
+from edgellm.training.elementwise.gate_and_norms import kernel_norm
 from edgellm.training.gradients import TrainedModel, head_rows
 from edgellm.training.kept_inputs import InputFile, InputsOnDisk
 from edgellm.training.layer_visits import LayerVisits
 from edgellm.training.low_rank import LoraSettings, first_changed
-from edgellm.training.operations.gate_and_norms import kernel_norm
 from edgellm.training.operations.products import frozen_product
 
 PROCESS_BYTES = 110 << 20

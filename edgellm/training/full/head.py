@@ -10,9 +10,9 @@ import mlx.core as mx
 import numpy as np
 
 from edgellm.device import machine as device
+from edgellm.training.elementwise.loss import losses_of
 from edgellm.training.micro_batch import Ints
 from edgellm.training.operations.kernel_products import KernelProducts
-from edgellm.training.operations.loss import losses_of
 
 LOGITS = 4 << 20
 """Logits that are there at once."""

@@ -16,7 +16,7 @@ from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.linear import Tensors
 from edgellm.models.registry import block_class
-from edgellm.training.adapted_block import Results, put_on_processor
+from edgellm.training.adapted_block import Results, differentiated, put_on_processor
 from edgellm.training.full.arithmetic import stacked_product
 from edgellm.training.low_rank import Change
 from edgellm.training.operations.adapted_product import Kept
@@ -113,3 +113,26 @@ class LearnedLayers:
             attention.result = result_of("attention")
         caches = [(SequenceKV(self._format, layer.window), length) for length in lengths]
         return block(hidden, caches)
+
+    def back(
+        self,
+        index: int,
+        hidden: mx.array,
+        lengths: Sequence[int],
+        tensors: Change,
+        kept: Kept,
+        *,
+        gradient: mx.array,
+        results: Results | None = None,
+    ) -> tuple[mx.array, Change]:
+        """Return derivatives by a layer's input (1, T, E) and by its tensors.
+
+        Args:
+            index, hidden, lengths, tensors, kept, results: as of the call upwards.
+            gradient: the loss's derivative by what came out.
+        """
+
+        def through(state: mx.array, numbers: Change) -> mx.array:
+            return self(index, state, lengths, numbers, kept, results=results)
+
+        return differentiated(through, hidden, gradient, tensors)

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.training.elementwise.loss import losses_of
 from edgellm.training.gradients import (
     Dropout,
     Rows,
@@ -21,7 +22,6 @@ from edgellm.training.gradients import (
 )
 from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import MicroBatch
-from edgellm.training.operations.loss import losses_of
 
 Floats = npt.NDArray[np.float32]
 

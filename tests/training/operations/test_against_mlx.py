@@ -9,9 +9,9 @@ from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.kv_cache.sequence_kv import SequenceKV
 from edgellm.models.linear import DenseLinear
 from edgellm.models.llama import MLP, Attention, Block, RMSNorm
-from edgellm.training.operations.gate_and_norms import KernelMLP, KernelNorm
+from edgellm.training.elementwise.gate_and_norms import KernelMLP, KernelNorm
+from edgellm.training.elementwise.loss import losses_of
 from edgellm.training.operations.kernel_products import KernelProducts, Product
-from edgellm.training.operations.loss import losses_of
 from edgellm.training.operations.rotary_attention import RotaryAttention
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
