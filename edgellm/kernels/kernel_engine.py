@@ -31,6 +31,10 @@ StepArray = npt.NDArray[np.int64]
 """Steps as the pool reads them: (steps, STEP_SLOTS)."""
 
 
+_FEW_SIZES = (1, *sorted({*MAX_VECTOR_ROWS.values(), *FEW_TOKENS}), MAX_EXACT_ROWS)
+"""Tokens that steps are made for, where they are few."""
+
+
 class KernelEngine:
     """One instruction set, one thread pool and one workspace, shared by all models of a process.
 
@@ -114,11 +118,11 @@ class KernelEngine:
         The largest also serves a few tokens, with ``many``: each gets bit for bit what it gets
         among any number of them.
         """
-        few = {*MAX_VECTOR_ROWS.values(), *FEW_TOKENS}
-        sizes = [1, *sorted(few), MAX_EXACT_ROWS, max(tokens, MAX_ROWS)]
-        if many:
-            return sizes[-1]
-        return next(size for size in sizes if tokens <= size)
+        if not many:
+            for size in _FEW_SIZES:
+                if tokens <= size:
+                    return size
+        return max(tokens, MAX_ROWS)
 
 
 def _own_memory(nbytes: int) -> npt.NDArray[np.float32]:
@@ -139,17 +143,15 @@ class WorkspaceBuffer:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self.array: npt.NDArray[np.float32] = aligned(64, np.float32)
+        # where it begins; NumPy takes a microsecond to say so
+        self.address: int = int(self.array.ctypes.data)
 
     def reserve(self, nbytes: int) -> None:
         """Make it at least so large; its contents are lost if it was smaller."""
         if nbytes > self.array.nbytes:
             self.array = _own_memory(-(-nbytes // 64) * 64)
+            self.address = int(self.array.ctypes.data)
             self._workspace.version += 1
-
-    @property
-    def address(self) -> int:
-        """Where it begins."""
-        return int(self.array.ctypes.data)
 
 
 class Workspace:

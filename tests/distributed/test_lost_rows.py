@@ -35,7 +35,7 @@ def impatient(monkeypatch):
 @contextmanager
 def loaded(folder, hosts):
     with edgellm.load(
-        folder, memory="500MB", threads=1, context=200, machines=hosts, split="rows"
+        folder, memory="500MB", threads=1, context=200, machines=hosts, split="rows", machine_wait=0
     ) as llm:
         yield llm
 
@@ -102,10 +102,10 @@ def test_machines_that_cannot_reach_each_other_are_both_named(folder, tmp_path):
 def test_an_error_on_one_machine_is_told_by_all(folder, tmp_path, monkeypatch):
     run = RowBlock.run
 
-    def fails(block, stage, *rest):
+    def fails(block, stage, *rest, **named):
         if stage == "gate" and block is broken[0]:
             raise ReadError("the disk is broken")
-        return run(block, stage, *rest)
+        return run(block, stage, *rest, **named)
 
     broken = [None]
     with members(folder, tmp_path, ["500MB"] * 2) as hosts, loaded(folder, hosts) as llm:
@@ -116,7 +116,9 @@ def test_an_error_on_one_machine_is_told_by_all(folder, tmp_path, monkeypatch):
         with pytest.raises(ReadError, match="the disk is broken"):
             llm.generate(PROMPT, max_tokens=5)
         seen = []
-        monkeypatch.setattr(RowBlock, "run", lambda *given: seen.append(given[0]) or run(*given))
+        monkeypatch.setattr(
+            RowBlock, "run", lambda *given, **named: seen.append(given[0]) or run(*given, **named)
+        )
         assert llm.generate(PROMPT, max_tokens=5).text == whole
         broken[0] = next(block for block in seen if block not in own)
         monkeypatch.setattr(RowBlock, "run", fails)

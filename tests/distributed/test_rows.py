@@ -90,7 +90,7 @@ def test_long_prompts_chats_and_cancelled_answers(quantized, tmp_path):
 
 
 def test_a_machine_that_comes_back_has_its_rows_again(quantized, tmp_path):
-    load = {"context": CONTEXT, "threads": 1, "memory": "500MB"}
+    load = {"context": CONTEXT, "threads": 1, "memory": "500MB", "machine_wait": 0}
     secret = new_secret()
     with MemberProcess(quantized, secret) as member:
         hosts = write_hosts(tmp_path, [member.port], secret)

@@ -13,7 +13,7 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.distributed.links.mesh import Bounds, Mesh
 from edgellm.distributed.parts.rows import RowLayers, RowShare
 from edgellm.models.cpu.block import calls_of
-from edgellm.models.cpu.row_block import RowBlock, Rows, Stage
+from edgellm.models.cpu.row_block import AttentionOfLayers, RowBlock, Rows, Stage
 from edgellm.models.layers import KeepGoing, Span, StateSpans
 
 Columns = Mapping[Stage, Sequence[Bounds]]
@@ -73,6 +73,10 @@ class RowPass:
         calls = [call for state_spans in spans for call in calls_of(state_spans)]
         ends = np.cumsum([sum(span.length for span in call) for call in calls])
         hiddens = np.split(rows, ends[:-1])
+        # what a call attends to in a layer is there when those before it are through
+        attention = None
+        if len(calls) == 1 and depth is None:
+            attention = self.layers.prepare(calls[0])
         is_ended = False
         try:
             for number, block in self.layers.through(depth):
@@ -81,7 +85,7 @@ class RowPass:
                     is_ended = True
                     return None
                 for place, call in enumerate(calls):
-                    after = self._through(number, block, hiddens[place], call)
+                    after = self._through(number, block, hiddens[place], call, attention)
                     if after is None:  # the first machine has stopped
                         is_ended = True
                         return None
@@ -94,11 +98,16 @@ class RowPass:
         return np.concatenate(hiddens)
 
     def _through(
-        self, number: int, block: RowBlock, hidden: Rows, spans: Sequence[Span]
+        self,
+        number: int,
+        block: RowBlock,
+        hidden: Rows,
+        spans: Sequence[Span],
+        attention: AttentionOfLayers | None,
     ) -> Rows | None:
         """Return hidden states (L, E) of one call after a layer; None where it was stopped."""
         for first, second in _HALVES:
-            inside = block.run(first, hidden, hidden, spans, number)
+            inside = block.run(first, hidden, hidden, spans, number, attention=attention)
             whole = self.mesh.all_gather(inside, self.columns[first])
             if whole is None:
                 return None

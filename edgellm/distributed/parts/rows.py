@@ -19,7 +19,8 @@ from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
 from edgellm.models.cpu.block import CpuBlock
-from edgellm.models.cpu.row_block import RowBlock
+from edgellm.models.cpu.row_block import AttentionOfLayers, RowAttention, RowBlock
+from edgellm.models.layers import Span
 from edgellm.reading.paged_groups import PagedGroups, Traffic
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import LoadProgress, open_reader
@@ -77,6 +78,15 @@ class RowLayers:
         self.max_exact_rows = max_exact_rows
         self.is_closed = False
         self._weights = weights
+        self._attention: RowAttention | None = None
+        if len(weights.pinned) == count:
+            self._attention = RowAttention([weights.pinned[number] for number in range(count)])
+
+    def prepare(self, spans: Sequence[Span]) -> AttentionOfLayers | None:
+        """Return how these tokens attend in all layers; None where each has to be asked."""
+        if self._attention is None or self.is_closed:
+            return None
+        return self._attention.prepare(spans)
 
     @property
     def traffic(self) -> Traffic:
@@ -112,6 +122,7 @@ class RowLayers:
         """Wait for the reads under way, and free the weights."""
         if not self.is_closed:
             self.is_closed = True
+            self._attention = None
             self._weights.close()
 
 

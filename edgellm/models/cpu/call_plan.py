@@ -216,7 +216,8 @@ def _moved(view: KVView, window: int | None, offset: int, length: int) -> KVView
     return replace(view, position=offset, length=end, window=window)
 
 
-_Memory = CacheMemory | GrownCache | TreeMemory | PathMemory
+Memory = CacheMemory | GrownCache | TreeMemory | PathMemory
+"""Takes the new tokens of a sequence into its cache."""
 
 
 class KnownCalls:
@@ -246,7 +247,7 @@ class KnownCalls:
         many: bool,
         levels: Sequence[int] = (),
         head: CpuLinear | None = None,
-    ) -> tuple[CallPlan | TreePlan | PathPlan, list[list[_Memory]]]:
+    ) -> tuple[CallPlan | TreePlan | PathPlan, list[list[Memory]]]:
         """Return the steps of a call, and what takes the new tokens into the caches.
 
         The arguments are those of ``CallPlan``, and of each layer the sequences' caches;

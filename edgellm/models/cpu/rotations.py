@@ -51,12 +51,16 @@ def rotations_of(head_dim: int, rotary: Rotary) -> Rotations:
 
 
 def write_rotations(
-    rotations: Rotations, spans: Sequence[Span], target: npt.NDArray[np.float32]
+    rotations: Rotations,
+    spans: Sequence[Span],
+    target: npt.NDArray[np.float32],
+    *,
+    layer: int = 0,
 ) -> None:
-    """Write the cosines and sines of all spans' positions, one span after the other."""
+    """Write the cosines and sines of all spans' positions in a layer, one after the other."""
     begin = 0
     for span in spans:
-        cache = span.caches[0]
+        cache = span.caches[layer]
         offset = cache.offset
         if isinstance(cache, PathCache):
             first, last = int(cache.positions.min()), int(cache.positions.max())

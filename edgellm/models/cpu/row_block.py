@@ -9,7 +9,7 @@ computed on one machine by the steps that compute it elsewhere, so that none is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgellm.kernels.codegen.abi import NORM, SWIGLU
 from edgellm.kernels.kernel_engine import (
+    KernelEngine,
     Step,
     StepArray,
     float32_bits,
@@ -26,8 +27,9 @@ from edgellm.kernels.kernel_engine import (
 from edgellm.kernels.layer import Vector
 from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.kernels.product_steps import Matrix, product_steps
+from edgellm.kv_cache.cache import LayerCache
 from edgellm.models.cpu.block import CpuBlock
-from edgellm.models.cpu.call_plan import KnownCalls
+from edgellm.models.cpu.call_plan import KnownCalls, Memory
 from edgellm.models.cpu.rotations import write_rotations
 from edgellm.models.layers import Span, caches_in_part, spans_in_part
 
@@ -35,6 +37,72 @@ Rows = npt.NDArray[np.float32]
 
 Stage = Literal["attend", "output", "gate", "down"]
 """The parts of a layer, each of which ends where all machines' results are gathered."""
+
+
+class AttentionOfLayers:
+    """How some new tokens attend in one layer or several, addresses and all.
+
+    To ask each layer for addresses by itself takes 60 us a layer and token.
+
+    Args:
+        known: the plans of these layers so far.
+        blocks: of the layers.
+        caches: of each layer, those of the sequences.
+        spans: whose tokens they are.
+        size: tokens that steps are made for.
+        first: the number of the first of the layers.
+
+    Attributes:
+        version: of the working memory to which the addresses belong.
+    """
+
+    def __init__(
+        self,
+        known: KnownCalls,
+        blocks: Sequence[RowBlock],
+        caches: Sequence[Sequence[LayerCache]],
+        spans: Sequence[Span],
+        *,
+        size: int,
+        first: int = 0,
+    ) -> None:
+        engine = blocks[0].engine
+        self._first = first
+        self._plan, self._memories = known.plan(
+            engine,
+            [block.attending(size) for block in blocks],
+            caches,
+            [span.length for span in spans],
+            many=spans[0].many,
+            levels=spans[0].levels,
+        )
+        self.version: int = engine.workspace.version
+
+    def of(self, layer: int) -> tuple[StepArray, Sequence[Memory]]:
+        """Return the steps of a layer, and what takes the new tokens into its caches."""
+        place = layer - self._first
+        return self._plan.steps(place, place + 1), self._memories[place]
+
+
+class RowAttention:
+    """Prepares the attention of passes through all layers, where these stay in memory.
+
+    Args:
+        blocks: of all layers.
+    """
+
+    def __init__(self, blocks: Sequence[RowBlock]) -> None:
+        self._blocks = list(blocks)
+        self._known = KnownCalls()
+
+    def prepare(self, spans: Sequence[Span]) -> AttentionOfLayers:
+        """Return how tokens attend that go through all layers next, and nothing else before."""
+        engine = self._blocks[0].engine
+        tokens = sum(span.length for span in spans)
+        caches = [[span.caches[layer] for span in spans] for layer in range(len(self._blocks))]
+        with engine.lock:
+            size = engine.padded_tokens(tokens, many=spans[0].many)
+            return AttentionOfLayers(self._known, self._blocks, caches, spans, size=size)
 
 
 class RowBlock:
@@ -55,8 +123,32 @@ class RowBlock:
         # by stage and tokens: the workspace's version, and the steps
         self._stages: dict[tuple[Stage, int], tuple[int, StepArray]] = {}
 
+    @property
+    def engine(self) -> KernelEngine:
+        """The kernels."""
+        return self._engine
+
+    def attending(self, size: int) -> LayerSteps:
+        """Return the steps of attention for so many tokens. The caller holds the engine's lock."""
+        if size not in self._attending:
+            self._attending[size] = LayerSteps(
+                self._engine,
+                self._block.shape,
+                self._block.weights,
+                tokens=size,
+                attends_only=True,
+            )
+        return self._attending[size]
+
     def run(
-        self, stage: Stage, inputs: Rows, hidden: Rows, spans: Sequence[Span], layer: int
+        self,
+        stage: Stage,
+        inputs: Rows,
+        hidden: Rows,
+        spans: Sequence[Span],
+        layer: int,
+        *,
+        attention: AttentionOfLayers | None = None,
     ) -> Rows:
         """Return this machine's columns of what a stage makes, (L, own), in memory of its own.
 
@@ -66,12 +158,15 @@ class RowBlock:
             hidden: (L, E), as they went into attention or the feed-forward part.
             spans: whose tokens they are.
             layer: the number of this one, by which spans have its caches.
+            attention: of these tokens in all layers, where it was prepared.
         """
         many, tokens = spans[0].many, len(inputs)
         size = self._engine.padded_tokens(tokens, many=many)
         with self._engine.lock:
             if stage == "attend":
-                return self._attend(inputs, spans, layer, size)
+                if attention is None or attention.version != self._engine.workspace.version:
+                    attention = self._attention(spans, layer, size)
+                return self._attend(inputs, spans, layer, attention)
             steps = self._steps_of(stage, size)
             if stage == "gate":
                 self._fill("hidden", inputs)
@@ -83,26 +178,23 @@ class RowBlock:
             after = self._result("hidden", tokens, self._block.shape.hidden)
             return after[:, self._columns.start : self._columns.stop]
 
-    def _attend(self, hidden: Rows, spans: Sequence[Span], layer: int, size: int) -> Rows:
-        block, tokens, many = self._block, len(hidden), spans[0].many
-        if size not in self._attending:
-            self._attending[size] = LayerSteps(
-                self._engine, block.shape, block.weights, tokens=size, attends_only=True
-            )
+    def _attention(self, spans: Sequence[Span], layer: int, size: int) -> AttentionOfLayers:
+        """Return the attention of this layer alone."""
         own = spans_in_part(spans, slice(layer, layer + 1))
         caches = [caches_in_part([own], slice(None))]
-        lengths = [span.length for span in own]
-        steps = [self._attending[size]]
-        levels = own[0].levels
-        plan, memories = self._known.plan(
-            self._engine, steps, caches, lengths, many=many, levels=levels
-        )
+        return AttentionOfLayers(self._known, [self], caches, spans, size=size, first=layer)
+
+    def _attend(
+        self, hidden: Rows, spans: Sequence[Span], layer: int, attention: AttentionOfLayers
+    ) -> Rows:
+        block, tokens = self._block, len(hidden)
+        steps, memories = attention.of(layer)
         if block.rotations is not None:
             angles = self._engine.workspace.buffer(block.angles).array
-            write_rotations(block.rotations, own, angles)
+            write_rotations(block.rotations, spans, angles, layer=layer)
         self._fill("hidden", hidden)
-        self._engine.run(plan.steps(0, 1), tokens)
-        for memory in memories[0]:
+        self._engine.run(steps, tokens)
+        for memory in memories:
             memory.keep()
         return self._result("attended", tokens, block.shape.heads * block.shape.head_dim)
 
@@ -116,21 +208,17 @@ class RowBlock:
     def _steps_of(self, stage: Stage, size: int) -> StepArray:
         """Return the steps of a stage after attention, made again where memory has moved."""
         workspace = self._engine.workspace
-        make: Callable[[int], list[Step]] = self._gate if stage == "gate" else self._down
-        if stage == "output":
-            make = self._output
-        version, steps = self._stages.get((stage, size), (-1, step_array([])))
-        while version != workspace.version:
+        known = self._stages.get((stage, size))
+        while known is None or known[0] != workspace.version:
             version = workspace.version  # making them may move it
-            steps = step_array(make(size))
-            self._stages[stage, size] = version, steps
-        return steps
+            known = self._stages[stage, size] = version, step_array(self._make(stage, size))
+        return known[1]
 
-    def _output(self, size: int) -> list[Step]:
-        return self._added(self._block.weights.output, size)
-
-    def _down(self, size: int) -> list[Step]:
-        return self._added(self._block.weights.down, size)
+    def _make(self, stage: Stage, size: int) -> list[Step]:
+        weights = self._block.weights
+        if stage == "gate":
+            return self._gate(size)
+        return self._added(weights.output if stage == "output" else weights.down, size)
 
     def _added(self, matrices: Sequence[Matrix], size: int) -> list[Step]:
         """Return the steps that add a product of what was gathered to the hidden states."""
