@@ -9,13 +9,12 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.link_speed import measure_link
 from edgellm.llm import LLM
-from edgellm.settings import LoadSettings
 
 HIDDEN_BYTES = 4
 """Of a feature of a hidden state, on its way between machines."""
 
 
-def cluster_fields(llm: LLM, settings: LoadSettings) -> dict[str, Any]:
+def cluster_fields(llm: LLM) -> dict[str, Any]:
     """Return fields of a record, of which the links are measured now; none of one machine.
 
     Raises MachineError where a machine is gone.

@@ -49,7 +49,7 @@ class MLXRuntime:
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         checkpoint = read_any_checkpoint(Path(model))
-        loading = self._settings = load_settings(checkpoint, settings)
+        loading = load_settings(checkpoint, settings)
         self._llm: LLM = load(model, loading)
         self._model, self._chunk = self._llm.model, self._llm.plan.prefill_chunk
         self._caches: list[list[Cache]] = []
@@ -127,7 +127,7 @@ class MLXRuntime:
 
     def cluster_fields(self) -> dict[str, Any]:
         """Return what a record says of several machines; nothing of one. Raises MachineError."""
-        return cluster_fields(self._llm, self._settings)
+        return cluster_fields(self._llm)
 
     def measure_rates(self) -> Rates | None:
         """Read and multiply on the GPU that MLX computes on; None where that is the processor."""

@@ -32,7 +32,7 @@ def loaded(order: Message, send: Send) -> Iterator[LLM]:
                 "device": machine.chip_name(),
                 "arithmetic": describe_arithmetic(checkpoint, settings, paged=paged),
                 "kv_bits": llm.plan.kv_bits,
-                **cluster_fields(llm, settings),
+                **cluster_fields(llm),
             }
         )
         # what is compiled or read at first use is not the questions'
