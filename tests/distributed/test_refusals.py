@@ -144,9 +144,7 @@ def test_a_machine_with_too_little_memory(folder, tmp_path):
         refused(folder, hosts, "the budget is 20", edgellm.MemoryBudgetError)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("adapter", "."), ("prompt_cache", True), ("machines", "nothing.json")]
-)
+@pytest.mark.parametrize(("setting", "value"), [("adapter", "."), ("machines", "nothing.json")])
 def test_settings_that_one_machine_alone_has(folder, tmp_path, setting, value):
     hosts = write_hosts(tmp_path, [1], new_secret())
     with pytest.raises(edgellm.EdgeLLMError) as raised:

@@ -117,6 +117,12 @@ def test_the_faster_way_is_taken_after_both_were_tried(groups, faster):
     assert set(ways[2 * TRIED_STEPS :]) == {best}
 
 
+def test_all_go_together_where_groups_gain_next_to_nothing():
+    pace = TurnPace(2)
+    ways = taken(pace, {1: 1.0, 2: 0.49}.__getitem__, 3 * TRIED_STEPS)
+    assert set(ways[-TRIED_STEPS:]) == {1}
+
+
 def test_groups_of_unequal_sizes_are_weighed_by_their_tokens():
     pace, sizes = TurnPace(2), count()
 
