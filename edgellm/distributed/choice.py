@@ -18,6 +18,7 @@ from edgellm.distributed.forecast import (
 from edgellm.distributed.gathered import Gathered, gather
 from edgellm.distributed.parts.rows import require_rows, share_rows
 from edgellm.distributed.rates import Rates
+from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.errors import EdgeLLMError
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.settings import LoadSettings
@@ -79,11 +80,13 @@ def forecast_cluster(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Clust
 def choose_split(gathered: Gathered, rates: Rates) -> Kind:
     """Return the kind that ``settings.split`` says; of ``auto``, the faster one.
 
-    Nothing is measured where rows are not possible, and links alone where all layers fit into the
-    memories and the links are too slow.
+    Nothing is measured where rows are not possible or machines keep layers on disk, and links alone
+    where all layers fit into the memories and the links are too slow.
     """
     if gathered.settings.split != "auto":
         return gathered.settings.split
+    if _kept_as_layers(gathered) is not None:
+        return "windows"
     try:
         require_rows(gathered.checkpoint, gathered.settings)
         share_rows(gathered.checkpoint.config, gathered.budgets)
@@ -123,8 +126,28 @@ def compare(gathered: Gathered, rates: Rates) -> ClusterForecast:
         (kind,) = kinds
         (other,) = refused
         return ClusterForecast(kinds, refused, kind, f"{other} are not possible: {refused[other]}")
+    kept = _kept_as_layers(gathered)
+    if kept is not None:
+        return ClusterForecast(kinds, refused, "windows", kept)
     kind, reason = _faster(kinds["windows"], kinds["rows"])
     return ClusterForecast(kinds, refused, kind, reason)
+
+
+def _kept_as_layers(gathered: Gathered) -> str | None:
+    """Return why windows are taken unasked; None where the faster kind is.
+
+    What machines keep on their disks is of one division of the model, and measurements that differ
+    a little from load to load move a whole layer at most, but some rows of every matrix.
+    """
+    if gathered.settings.prompt_cache:
+        return "the prefix cache on disk is found again where layers stay on their machines"
+    for peer in gathered.peers:
+        if lacks_folder(peer):
+            return (
+                f"machine {peer.machine.name} has not got the model, and keeps the layers that it "
+                "is sent"
+            )
+    return None
 
 
 def _faster(windows: KindForecast, rows: KindForecast) -> tuple[Kind, str]:

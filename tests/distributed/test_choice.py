@@ -66,6 +66,14 @@ def test_what_was_asked_for_is_taken(folder, tmp_path):
         assert set(asked.as_dict()["kinds"]) == {"windows", "rows"}
 
 
+def test_what_is_kept_on_disk_is_kept_by_layers(folder, tmp_path):
+    with gathered(folder, tmp_path, prompt_cache=str(tmp_path)) as machines:
+        assert choose_split(machines, None) == "windows"
+        found = compare(machines, rates(trip=FAST))
+        assert (found.kind, set(found.kinds)) == ("windows", {"windows", "rows"})
+        assert "the prefix cache on disk" in found.reason
+
+
 def test_rows_that_are_not_possible_are_said(folder, tmp_path):
     with gathered(folder, tmp_path, backend="mlx") as machines:
         assert choose_split(machines, None) == "windows"
