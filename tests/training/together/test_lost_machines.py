@@ -99,7 +99,7 @@ def test_cable_cut(folder, data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["killed", "interrupted"])
+@pytest.mark.parametrize("how", ["other killed", "interrupted", "killed"])
 def test_the_command_ends_with_an_error_or_saves_and_goes_on(folder, data, tmp_path, how):
     out = tmp_path / "out"
     words = ["train", str(folder), str(data), str(out), "--batch", "4", "--steps", "100000"]
@@ -110,22 +110,23 @@ def test_the_command_ends_with_an_error_or_saves_and_goes_on(folder, data, tmp_p
         log = out / "training.jsonl"
         while first.poll() is None and not (log.exists() and log.read_text().count("\n") > 4):
             time.sleep(0.05)
-        if how == "killed":
+        if how == "other killed":
             member.end(signal.SIGKILL)
         else:
-            first.send_signal(signal.SIGINT)
+            first.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGKILL)
         said = first.communicate(timeout=SECONDS + 20)[1]
         assert "tokens: here " in said
-        if how == "killed":
+        if how == "other killed":
             assert first.returncode == 1
             assert f"127.0.0.1:{member.port} is gone" in said
             assert "hint: " in said
             return
-        assert first.returncode == 130
-        assert "saved as it is" in said
+        if how == "interrupted":
+            assert first.returncode == 130
+            assert "saved as it is" in said
         step = json.loads(log.read_text().splitlines()[-1])["step"]
-        done = [*command[:-2], "--machines", str(hosts), "--resume"]
+        done = [*command, "--resume"]
         done[done.index("100000")] = str(step + 3)
-        assert subprocess.run(done, check=False).returncode == 0
+        assert subprocess.run(done, check=False).returncode == 0, "the other one serves the next"
     assert read_header(out / "adapter_model.safetensors")
     assert json.loads(log.read_text().splitlines()[-1])["step"] == step + 3
