@@ -24,7 +24,7 @@ from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.kept_prompts import ClusterPromptCache
 from edgellm.distributed.remote.peer import Reply, asking_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
-from edgellm.distributed.remote.row_layers import GatheredLayers
+from edgellm.distributed.remote.row_layers import GatheredLayers, make_gathered_pass
 from edgellm.distributed.shares import MachineShare, machine_shares
 from edgellm.distributed.supply.sending import supplied
 from edgellm.memory_plan.plan import Plan
@@ -208,6 +208,7 @@ def _open_rows(
         wait=settings.machine_wait,
         streams_weights=any(not plan["resident"] for plan in plans),
     )
+    model.whole_pass = make_gathered_pass(model, layers)
     layers.meet()
     caches = ClusterCaches(
         part.caches,

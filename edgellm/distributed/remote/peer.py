@@ -179,6 +179,8 @@ class Peer:
     def _ask(self, head: Mapping[str, Any], body: Sequence[memoryview]) -> int:
         if self.is_lost:
             raise MachineError(f"machine {self.machine.name} is gone")
+        while not self._replies.empty():
+            self._replies.get()  # nobody waits for what was asked before
         notes = []
         while self._notes:
             notes.append(self._notes.popleft())

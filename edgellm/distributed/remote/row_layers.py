@@ -18,8 +18,14 @@ from edgellm.distributed.parts.row_pass import Columns, RowPass
 from edgellm.distributed.parts.rows import RowLayers, RowShare
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Peer, Reply, asking_all
+from edgellm.distributed.remote.remote_cache import advance
 from edgellm.errors import ClosedError, EdgeLLMError
-from edgellm.models.layers import KeepGoing, StateSpans, always
+from edgellm.models.cpu.linear import CpuLinear
+from edgellm.models.cpu.row_block import Rows
+from edgellm.models.cpu.whole_pass import CpuEmbedding
+from edgellm.models.embedding import EmbeddingRows, Ids
+from edgellm.models.layers import KeepGoing, Span, StateSpans, always
+from edgellm.models.model import Model
 from edgellm.reading.paged_groups import Traffic
 
 
@@ -97,18 +103,38 @@ class GatheredLayers(ClusterLayers):
         self._mesh = Mesh(0, lanes)
         return self._mesh
 
+    def pass_rows(self, rows: Rows, spans: Sequence[Span], keep_going: KeepGoing) -> Rows | None:
+        """Return hidden states (L, E) of a few tokens after all layers.
+
+        None where ``keep_going`` said no; what is raised is as in ``run``.
+        """
+        held = self._begin([spans])
+        after = self._pass(rows, [spans], keep_going, None)
+        if after is not None:
+            advance(held)
+            self._returns_in_vain = 0
+        return after
+
     def _through(
         self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
     ) -> list[mx.array]:
+        # (1, L, E) each -> (L, E), all of them side by side
+        rows = np.concatenate([np.array(hidden, copy=False)[0] for hidden in states])
+        after = self._pass(rows, spans, keep_going, depth)
+        if after is None:
+            return []
+        ends = np.cumsum([hidden.shape[1] for hidden in states])
+        return [mx.array(part[None]) for part in np.split(after, ends[:-1])]
+
+    def _pass(
+        self, rows: Rows, spans: StateSpans, keep_going: KeepGoing, depth: int | None
+    ) -> Rows | None:
         if self._local.layers.is_closed:
             raise ClosedError("the model was closed")
         mesh = self.meet()
-        # (1, L, E) each -> (L, E), all of them side by side
-        rows = np.concatenate([np.array(hidden, copy=False)[0] for hidden in states])
-        ends = np.cumsum([hidden.shape[1] for hidden in states])
         told = [self._told(number, spans, {}) for number in range(len(self.peers))]
         heads = [{"ask": "rows", "depth": depth, **own} for own in told]
-        body = [memoryview(rows).cast("B")]
+        body = [memoryview(np.ascontiguousarray(rows)).cast("B")]
         with ExitStack() as asked:
             answers = [
                 asked.enter_context(peer.asking(head, body))
@@ -116,14 +142,10 @@ class GatheredLayers(ClusterLayers):
             ]
             local = RowPass(self._local.layers, mesh, self._columns)
             try:
-                after = local.run(rows, spans, keep_going=keep_going, depth=depth)
+                # that it ends says that all are through: nobody waits for their answers
+                return local.run(rows, spans, keep_going=keep_going, depth=depth)
             except LaneError as error:
                 raise _reason(error, answers) from error
-            for answer in answers:
-                answer(always)
-        if after is None:
-            return []
-        return [mx.array(part[None]) for part in np.split(after, ends[:-1])]
 
     def _close_local(self) -> None:
         self._leave()
@@ -133,6 +155,36 @@ class GatheredLayers(ClusterLayers):
         if self._mesh is not None:
             self._mesh.close()
             self._mesh = None
+
+
+class GatheredPass:
+    """Passes of a few tokens from their ids to their logits, through rows on all machines.
+
+    Args:
+        rows: of the embedding.
+        layers: of which each machine has rows.
+        head: norm and output matrix.
+    """
+
+    def __init__(self, rows: EmbeddingRows, layers: GatheredLayers, head: CpuLinear) -> None:
+        self._rows = rows
+        self._layers = layers
+        self._head = head
+
+    def logits(self, ids: Ids, spans: Sequence[Span], *, keep_going: KeepGoing) -> mx.array | None:
+        """Return the logits (L, V) after each of L tokens; None where ``keep_going`` said no."""
+        hidden = self._layers.pass_rows(self._rows(ids), spans, keep_going)
+        if hidden is None:
+            return None
+        return mx.array(self._head.rows(hidden))
+
+
+def make_gathered_pass(model: Model, layers: GatheredLayers) -> GatheredPass | None:
+    """Return a model's passes of a few tokens; None where a part of it is not on the kernels."""
+    embedding, head = model.embed_tokens, model.head
+    if not isinstance(embedding, CpuEmbedding) or not isinstance(head, CpuLinear):
+        return None
+    return GatheredPass(embedding.rows, layers, head)
 
 
 def _reason(error: LaneError, answers: Sequence[Callable[[KeepGoing], Reply]]) -> EdgeLLMError:
