@@ -1,6 +1,7 @@
 """A text goes on after a machine was lost in it and is there again, as if nothing had been."""
 
 import json
+import time
 from contextlib import contextmanager
 from itertools import islice
 
@@ -31,7 +32,7 @@ def cut_off(folder, place, **load):
         with Relay(port) as relay:
             secret = secret_file(direct).read_text().strip()
             hosts = write_hosts(place / "relayed", [relay.port], secret)
-            with edgellm.load(folder, machines=hosts, machine_wait=60, **LOAD | load) as llm:
+            with edgellm.load(folder, machines=hosts, **{"machine_wait": 60} | LOAD | load) as llm:
                 yield llm, relay
 
 
@@ -88,6 +89,16 @@ def test_a_text_goes_on(tiny_folder, tmp_path, split):
                 found += ids(token for _, token in engine.step())
             assert found == whole[0]
         assert llm.prefix_cache.running_bytes == 0
+
+
+def test_a_machine_that_was_lost_while_nobody_asked_is_called_again(tiny_folder, tmp_path):
+    with cut_off(tiny_folder("llama-3.2"), tmp_path, machine_wait=0.1) as (llm, relay):
+        text = llm.generate(PROMPT, max_tokens=20).text
+        for _ in range(2):
+            relay.break_off()
+            time.sleep(0.3)
+            with pytest.warns(RuntimeWarning, match="is back"):
+                assert llm.generate(PROMPT, max_tokens=20).text == text
 
 
 @pytest.mark.slow

@@ -24,6 +24,9 @@ from edgellm.runtime.caches import LayerCaches
 CALL_SECONDS = 0.2
 """Time between two calls of a machine that is gone."""
 
+LEAST_CALL_SECONDS = 0.5
+"""A machine may take so long to answer a call, however long ago it was heard."""
+
 MOST_IN_VAIN = 3
 """Returns in a row after which no pass was through: a machine that is lost again each time."""
 
@@ -89,17 +92,23 @@ class ClusterLayers(ABC):
         return all(self._is_back(peer, opening, keep_going) for peer, opening in lost)
 
     def _is_back(self, peer: Peer, opening: Mapping[str, Any], keep_going: KeepGoing) -> bool:
-        """Call a machine until it is there again; false where it is not in time."""
+        """Call a machine until it is there again; false where it is not in time.
+
+        One that was lost long ago, while nobody asked for a text, is called once.
+        """
         name, ends_at = peer.machine.name, peer.heard_at + self._wait
-        told = False
-        while (left := ends_at - time.monotonic()) > 0 and keep_going():
-            if not told:
-                told = True
+        calls = 0
+        while self._wait and keep_going():
+            left = ends_at - time.monotonic()
+            if left <= 0 and calls:
+                return False
+            if left > 0 and not calls:
                 _say(f"machine {name} is gone: waiting for it up to {math.ceil(left)} s")
+            calls += 1
             try:
-                peer.join_again(opening, seconds=left)
+                peer.join_again(opening, seconds=max(left, LEAST_CALL_SECONDS))
             except EdgeLLMError:
-                time.sleep(min(left, CALL_SECONDS))
+                time.sleep(max(0.0, min(left, CALL_SECONDS)))
                 continue
             _say(f"machine {name} is back: texts are computed again up to here, and go on")
             return True

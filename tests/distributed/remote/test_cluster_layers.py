@@ -42,8 +42,8 @@ class Layers(ClusterLayers):
         pass
 
 
-def layers_on(*peers):
-    return Layers(0, peers, [{}] * len(peers), wait=WAIT)
+def layers_on(*peers, wait=WAIT):
+    return Layers(0, peers, [{}] * len(peers), wait=wait)
 
 
 def quietly(layers, keep_going=always):
@@ -65,9 +65,17 @@ def test_a_machine_is_called_until_it_is_there(refuse):
     ]
 
 
-def test_one_that_was_silent_too_long_is_not_called():
-    peer = Lost(ago=WAIT + 1)
-    assert quietly(layers_on(peer)) == (False, [])
+@pytest.mark.parametrize("refusals", [0, 100])
+def test_one_that_was_lost_long_ago_is_called_once(refusals):
+    peer = Lost(ago=WAIT + 1, refusals=refusals)
+    back, said = quietly(layers_on(peer))
+    assert (back, len(said)) == (refusals == 0, refusals == 0)
+    assert peer.called == 1
+
+
+def test_nobody_is_called_where_no_text_is_to_wait():
+    peer = Lost()
+    assert quietly(layers_on(peer, wait=0)) == (False, [])
     assert not peer.called
 
 
