@@ -13,6 +13,8 @@ from support.relay import Relay
 
 import edgellm
 from edgellm.distributed.links import pulse
+from edgellm.distributed.members.session import Session
+from edgellm.distributed.parts.rows import RowLayers
 from edgellm.errors import ReadError
 from edgellm.models.cpu.row_block import RowBlock
 
@@ -125,4 +127,26 @@ def test_an_error_on_one_machine_is_told_by_all(folder, tmp_path, monkeypatch):
         with pytest.raises(ReadError, match=r"machine 127.0.0.1:\d+: the disk is broken"):
             llm.generate(PROMPT, max_tokens=5)
         broken[0] = None
+        assert llm.generate(PROMPT, max_tokens=5).text == whole
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_nobody_waits_for_a_pass_that_never_began(folder, tmp_path, monkeypatch, where):
+    kind = {"here": RowLayers, "there": Session}[where]
+    name = {"here": "prepare", "there": "_take_notes"}[where]
+    works = getattr(kind, name)
+    broken = []
+
+    def fails(*given):
+        if broken:
+            broken.clear()
+            raise RuntimeError("it is interrupted")
+        return works(*given)
+
+    with members(folder, tmp_path, ["500MB"] * 2) as hosts, loaded(folder, hosts) as llm:
+        whole = llm.generate(PROMPT, max_tokens=5).text
+        monkeypatch.setattr(kind, name, fails)
+        broken.append(True)
+        with pytest.raises((RuntimeError, edgellm.MachineError), match="it is interrupted"):
+            llm.generate(PROMPT, max_tokens=5)
         assert llm.generate(PROMPT, max_tokens=5).text == whole

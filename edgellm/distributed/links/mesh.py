@@ -5,17 +5,14 @@
 from __future__ import annotations
 
 import select
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.distributed.links.lane import Kind, Lane
 from edgellm.distributed.links.pulse import Pulse
-
-SPIN_SECONDS = 0.0
-"""Time that a machine looks for what comes before it sleeps until something does."""
 
 Rows = npt.NDArray[np.float32]
 
@@ -82,6 +79,15 @@ class Mesh:
         }
         self._exchange(Kind.STOP, _NOTHING, nowhere)
 
+    @contextmanager
+    def in_pass(self) -> Iterator[None]:
+        """A block that all machines go through; where it is left early, none waits for the rest."""
+        try:
+            yield
+        except BaseException:
+            self.fail("the pass was broken off")
+            raise
+
     def fail(self, reason: str) -> None:
         """End all lanes, from any thread: whoever waits gets an error that says why."""
         self.is_whole = False
@@ -102,21 +108,14 @@ class Mesh:
         Whatever goes wrong in between, also Ctrl-C, the lanes are of no use afterwards.
         """
         lanes = list(self._lanes.values())
-        is_through = False
-        try:
+        with self.in_pass():
             for place, lane in self._lanes.items():
                 lane.exchange(kind, own, targets[place])
             waiting = [lane for lane in lanes if not lane.advance()]
             for lane in lanes:
                 lane.settle()
-            sleeps_from = time.perf_counter() + SPIN_SECONDS
             while waiting := [lane for lane in waiting if not lane.advance()]:
-                if time.perf_counter() >= sleeps_from:
-                    _sleep(waiting)
-            is_through = True
-        finally:
-            if not is_through:
-                self.fail("the pass was broken off")
+                _sleep(waiting)
         return all(lane.received == Kind.ROWS for lane in lanes)
 
 

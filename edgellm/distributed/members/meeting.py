@@ -115,6 +115,11 @@ class Meeting:
                 mesh.fail("the first machine is gone")
         return mesh
 
+    def break_off(self) -> None:
+        """Let no other machine wait for rows of a pass that has failed here."""
+        if self._mesh is not None:
+            self._mesh.fail("the pass was broken off")
+
     def fail(self, reason: str) -> None:
         """Let nobody wait any more, from any thread."""
         with self._changed:

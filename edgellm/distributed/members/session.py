@@ -99,6 +99,8 @@ class Session:
                     answer, parts = self._answer(head, body)
                 except Exception as error:  # whatever it is, the first machine has to know
                     answer, parts = error_document(error), ()
+                    if head["ask"] == "rows":
+                        self._meeting.break_off()
                 self._data.send(answer, *parts)
         except MachineError:
             if not self._ended:

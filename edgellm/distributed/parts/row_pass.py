@@ -73,28 +73,21 @@ class RowPass:
         calls = [call for state_spans in spans for call in calls_of(state_spans)]
         ends = np.cumsum([sum(span.length for span in call) for call in calls])
         hiddens = np.split(rows, ends[:-1])
-        # what a call attends to in a layer is there when those before it are through
-        attention = None
-        if len(calls) == 1 and depth is None:
-            attention = self.layers.prepare(calls[0])
-        is_ended = False
-        try:
+        with self.mesh.in_pass():
+            # what a call attends to in a layer is there when those before it are through
+            attention = None
+            if len(calls) == 1 and depth is None:
+                attention = self.layers.prepare(calls[0])
             for number, block in self.layers.through(depth):
                 if not keep_going():
                     self.mesh.stop(len(hiddens[0]), self.columns["attend"])
-                    is_ended = True
                     return None
                 for place, call in enumerate(calls):
                     after = self._through(number, block, hiddens[place], call, attention)
                     if after is None:  # the first machine has stopped
-                        is_ended = True
                         return None
                     hiddens[place] = after
             self.mesh.end()
-            is_ended = True
-        finally:
-            if not is_ended:
-                self.mesh.fail("the pass was broken off")
         return np.concatenate(hiddens)
 
     def _through(

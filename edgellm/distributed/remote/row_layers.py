@@ -135,7 +135,7 @@ class GatheredLayers(ClusterLayers):
         told = [self._told(number, spans, {}) for number in range(len(self.peers))]
         heads = [{"ask": "rows", "depth": depth, **own} for own in told]
         body = [memoryview(np.ascontiguousarray(rows)).cast("B")]
-        with ExitStack() as asked:
+        with ExitStack() as asked, mesh.in_pass():
             answers = [
                 asked.enter_context(peer.asking(head, body))
                 for peer, head in zip(self.peers, heads, strict=True)
