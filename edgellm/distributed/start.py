@@ -15,6 +15,12 @@ from edgellm.distributed.links.machines import Machine
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
 from edgellm.errors import EdgeLLMError, MachineError
 
+SSH_OPTIONS = (
+    *("-o", "BatchMode=yes"),
+    # where the cable is cut, it ends after 9 s
+    *("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3"),
+)
+
 _LOOK_SECONDS = 0.5
 
 _END_SECONDS = 5.0
@@ -24,7 +30,8 @@ _END_SECONDS = 5.0
 class StartedMachines:
     """Commands that run on other machines by ssh, for as long as the ``with`` block.
 
-    The secret goes to their standard input, through ssh; they end when it is closed.
+    The secret goes to their standard input, through ssh, and then a line now and then; they end
+    when it is closed, or when no more lines come.
 
     Args:
         machines: those with a name for ssh are started.
@@ -64,7 +71,7 @@ class StartedMachines:
         ends = time.monotonic() + seconds
         for machine in self._machines:
             while "error" in (facts := machine_status(machine, self._secret.encode())):
-                self._require_running()
+                self._look()
                 if time.monotonic() > ends:
                     raise MachineError(
                         f"{facts['error']}, for {seconds:.0f} s",
@@ -75,7 +82,7 @@ class StartedMachines:
     def watch(self) -> None:
         """Return never; raise MachineError when one of them ends."""
         while True:
-            self._require_running()
+            self._look()
             time.sleep(_LOOK_SECONDS)
 
     def _start(self, machine: Machine) -> subprocess.Popen[bytes]:
@@ -86,7 +93,7 @@ class StartedMachines:
             words += ["--memory", machine.memory]
         try:
             started = subprocess.Popen(
-                ["ssh", "-o", "BatchMode=yes", "--", machine.ssh, shlex.join(words)],
+                ["ssh", *SSH_OPTIONS, "--", machine.ssh, shlex.join(words)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -96,13 +103,13 @@ class StartedMachines:
                 f"ssh cannot be started: {error.strerror or error}",
                 hint="install it, or start edgellm cluster join on each machine by hand",
             ) from error
-        assert started.stdin is not None, "it is a pipe"
-        with suppress(BrokenPipeError):
-            started.stdin.write(f"{self._secret}\n".encode())
-            started.stdin.flush()
+        _tell(started, f"{self._secret}\n".encode())
         return started
 
-    def _require_running(self) -> None:
+    def _look(self) -> None:
+        """Tell the machines that this one is there; raise MachineError where one has ended."""
+        for process in self._running.values():
+            _tell(process, b"\n")
         for name, process in self._running.items():
             code = process.poll()
             if code is not None:
@@ -123,6 +130,13 @@ class StartedMachines:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _tell(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None, "it is a pipe"
+    with suppress(BrokenPipeError):
+        process.stdin.write(data)
+        process.stdin.flush()
 
 
 def machine_status(machine: Machine, secret: bytes) -> dict[str, Any]:

@@ -154,6 +154,17 @@ def test_a_member_ends_with_ctrl_c_and_with_its_input(tiny_folder, tmp_path):
         assert member.process.wait(20) == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
+def test_the_first_machine_is_late_by_20_seconds(tiny_folder, tmp_path, load):
+    with one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts):
+        time.sleep(20)
+        with load(hosts) as llm:
+            assert llm.generate(PROMPT, max_tokens=3).text
+            time.sleep(20)  # amid a conversation, too
+            assert llm.generate(PROMPT, max_tokens=3).text
+        assert "is gone" not in member.said
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_first_machine_may_be_late_and_nobody_works_while_waiting(tiny_folder, tmp_path, load):
     with one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts):

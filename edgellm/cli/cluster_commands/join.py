@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 LOAD = options.LOAD_OPTIONS.only("memory", "threads")
 
+INPUT_SECONDS = 120.0
+"""Lines of ``edgellm cluster start`` come every second; a laptop may sleep for so long."""
+
 
 @expand_settings
 def join(
@@ -52,8 +55,6 @@ def join(
     """
     require_backend()
     import getpass
-    import os
-    import signal
     import sys
     import threading
 
@@ -80,16 +81,29 @@ def join(
     try:
         terminal.note(f"{model}: waiting at {place._replace(port=member.port)}; Ctrl-C ends it")
         if secret == "-":
-
-            def end_with_input() -> None:
-                while sys.stdin.read(1):
-                    pass
-                os.kill(os.getpid(), signal.SIGTERM)
-
-            threading.Thread(target=end_with_input, daemon=True).start()
+            threading.Thread(target=_end_with_input, daemon=True).start()
         member.serve()
     finally:
         member.close()
+
+
+def _end_with_input() -> None:
+    import os
+    import signal
+    import sys
+
+    wait_for_end(sys.stdin.fileno(), INPUT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for_end(descriptor: int, seconds: float) -> None:
+    """Wait until an input ends, or something has come and then nothing more for so long."""
+    import os
+    import select
+
+    patience: float | None = None
+    while select.select([descriptor], [], [], patience)[0] and os.read(descriptor, 4096):
+        patience = seconds
 
 
 def _held(model: str) -> Checkpoint | PartFolder:

@@ -7,19 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from support.member_processes import one_member
 
 from edgellm.cli.app import main
+from edgellm.cli.cluster_commands.join import wait_for_end
 
 EDGELLM = shlex.join([sys.executable, "-m", "edgellm"])
 
 SSH = """#!/bin/sh
-# ssh -o BatchMode=yes -- HOST COMMAND, on this machine
-test "$1 $2 $3" = "-o BatchMode=yes --" || exit 9
-exec sh -c "exec $5"
+# ssh -o BatchMode=yes ... -- HOST COMMAND, on this machine
+test "$1 $2" = "-o BatchMode=yes" || exit 9
+until test "$1" = --; do shift; done
+exec sh -c "exec $3"
 """
 
 
@@ -151,3 +154,17 @@ def test_join_listens_at_no_public_address(folder, tmp_path, capsys, address):
     words = ["cluster", "join", str(folder), "--secret", str(secret), "--address", address]
     assert main(words) == 2
     assert "hint:" in capsys.readouterr().err
+
+
+def test_the_end_of_an_input_and_silence_after_it_spoke():
+    reading, writing = os.pipe()
+    silent = threading.Thread(target=wait_for_end, args=(reading, 0.1))
+    silent.start()
+    silent.join(0.5)
+    assert silent.is_alive()  # nothing came yet: a person may have typed the secret
+    os.write(writing, b"\n")
+    silent.join(20)
+    assert not silent.is_alive()
+    os.close(writing)
+    wait_for_end(reading, 60.0)
+    os.close(reading)
