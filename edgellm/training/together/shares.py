@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from edgellm.training.learners.learner import TrainingItem
 
@@ -105,7 +105,8 @@ class Shares:
         return max(ends) > UNEVEN * best
 
 
-def _are_seconds(values: object, count: int) -> bool:
+def _are_seconds(values: object, count: int) -> TypeGuard[list[float]]:
+    """Return whether a saved value is as many times."""
     return (
         isinstance(values, list)
         and len(values) == count
