@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -48,6 +48,9 @@ class TogetherLearner(Generic[Item]):
         self._own, self._peers, self._layout = own, peers, layout
         self.shares = shares
         self.memories: Mapping[str, str] = {}
+        # numbers whose loss was asked for last, and the machines that have them
+        self._known: list[mx.array] = []
+        self._knowing: set[int] = set()
 
     def facts(self) -> dict[str, Any]:
         """Return what a run that goes on needs to know of its machines."""
@@ -76,6 +79,7 @@ class TogetherLearner(Generic[Item]):
             ReadError: a layer cannot be read, here or there.
         """
         shares = self.shares.of(items)
+        self._forget()
         seconds = [0.0] * len(shares)
         own: StepGradients | None = None
         with self._asked({"ask": "derivatives", "step": step}, shares, numbers) as replies:
@@ -94,10 +98,15 @@ class TogetherLearner(Generic[Item]):
         """Return the loss of items, of all machines' shares. Raises as ``gradients`` does."""
         shares = self.shares.of(items)
         found: list[Losses] = []
-        with self._asked({"ask": "losses"}, shares, numbers) as replies:
+        arrays = [array for change in numbers for array in change.values()]
+        if [*map(id, arrays)] != [*map(id, self._known)]:
+            self._forget()
+        with self._asked({"ask": "losses"}, shares, numbers, self._knowing) as replies:
             if shares[0]:
                 found.append(self._own.loss_of(shares[0], numbers))
-            found += [_losses(head) for head, _ in replies().values()]
+            answers = replies()
+        found += [_losses(head) for head, _ in answers.values()]
+        self._known, self._knowing = arrays, self._knowing | answers.keys()
         asked = sum(each.asked for each in found)
         return Losses(sum(each.total for each in found), asked, _means(found, asked))
 
@@ -110,6 +119,10 @@ class TogetherLearner(Generic[Item]):
         self._own.close()
         for peer in self._peers:
             peer.close()
+
+    def _forget(self) -> None:
+        """Let all numbers be sent again."""
+        self._known, self._knowing = [], set()
 
     def _joined(
         self, own: StepGradients | None, answers: Sequence[Reply], shares: Mapping[str, int]
@@ -140,18 +153,32 @@ class TogetherLearner(Generic[Item]):
 
     @contextmanager
     def _asked(
-        self, head: Mapping[str, Any], shares: Sequence[Sequence[Item]], numbers: Sequence[Change]
+        self,
+        head: Mapping[str, Any],
+        shares: Sequence[Sequence[Item]],
+        numbers: Sequence[Change],
+        knowing: Collection[int] = (),
     ) -> Iterator[Callable[[], dict[int, Reply]]]:
         """Ask the others for their shares, and yield what waits for their answers.
 
-        These come in the order of the machines, by their numbers; who has no share is not asked.
+        These come in the order of the machines, by their numbers; who has no share is not asked,
+        and who is ``knowing`` is not sent the numbers again.
         """
-        flat, others = self._layout.parts(numbers), shares[1:]
+        flat = self._layout.parts(numbers)
+        others = [
+            (machine, peer, packed_items(share))
+            for machine, (peer, share) in enumerate(zip(self._peers, shares[1:], strict=True), 1)
+            if share
+        ]
         with naming_what_to_do(), ExitStack() as stack:
             answers = {
-                machine: stack.enter_context(peer.asking(head, [*flat, packed_items(share)]))
-                for machine, (peer, share) in enumerate(zip(self._peers, others, strict=True), 1)
-                if share
+                machine: stack.enter_context(
+                    peer.asking(
+                        {**head, "records": share.nbytes},
+                        [share] if machine in knowing else [*flat, share],
+                    )
+                )
+                for machine, peer, share in others
             }
             yield lambda: {machine: answer(always) for machine, answer in answers.items()}
 

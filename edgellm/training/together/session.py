@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -43,6 +43,7 @@ class TrainingSession(Session):
     _learner: Learner[Any] | None = None
     _task: AdapterTask
     _layout: Layout
+    _numbers: Sequence[Change] = ()
 
     def _answer(self, head: Mapping[str, Any], body: memoryview) -> Answer:
         match head["ask"]:
@@ -51,7 +52,7 @@ class TrainingSession(Session):
             case "derivatives":
                 return self._derivatives(head, body)
             case "losses":
-                return self._losses(body), ()
+                return self._losses(head, body), ()
             case "training rate":
                 return {"answer": self._rate(head)}, ()
         return super()._answer(head, body)
@@ -88,7 +89,7 @@ class TrainingSession(Session):
         }
 
     def _derivatives(self, head: Mapping[str, Any], body: memoryview) -> Answer:
-        learner, items, numbers = self._share_of(body)
+        learner, items, numbers = self._share_of(head, body)
         begun = time.perf_counter()
         # what is not finite is told by the first machine, not in warnings of NumPy's
         with borrowed_stream(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -102,8 +103,9 @@ class TrainingSession(Session):
         }
         return answer, parts
 
-    def _losses(self, body: memoryview) -> Mapping[str, Any]:
-        learner, items, numbers = self._share_of(body)
+    def _losses(self, head: Mapping[str, Any], body: memoryview) -> Mapping[str, Any]:
+        learner, items, numbers = self._share_of(head, body)
+        self._numbers = numbers  # more of their losses may be asked for
         with borrowed_stream():
             found = learner.loss_of(items, numbers)
         total = found.total if math.isfinite(found.total) else None
@@ -116,17 +118,19 @@ class TrainingSession(Session):
             rate = measure_rate(self._checkpoint, task.lora, settings, tokens=task.micro_tokens)
         return rate.operations
 
-    def _share_of(self, body: memoryview) -> tuple[Learner[Any], list[Any], list[Change]]:
-        """Return the learner, and the records and numbers that came."""
+    def _share_of(
+        self, head: Mapping[str, Any], body: memoryview
+    ) -> tuple[Learner[Any], list[Any], Sequence[Change]]:
+        """Return the learner, and the records and numbers that came; these may be here already."""
         assert self._learner is not None, "it was opened"
-        count = self._layout.nbytes
-        with borrowed_stream():
-            numbers = self._layout.changes(body[:count])
-        return (
-            self._learner,
-            unpacked_items(body[count:], pairs=self._task.beta is not None),
-            numbers,
-        )
+        count = body.nbytes - head["records"]
+        items = unpacked_items(body[count:], pairs=self._task.beta is not None)
+        numbers, self._numbers = self._numbers, ()
+        if count:
+            numbers = ()  # before others take their place
+            with borrowed_stream():
+                numbers = self._layout.changes(body[:count])
+        return self._learner, items, numbers
 
     def _look_up(self) -> None:
         """Stop amid a step where nobody waits for it any more."""
@@ -137,6 +141,6 @@ class TrainingSession(Session):
         super()._free()
         if self._learner is not None:
             self._learner.close()
-            self._learner = None
+            self._learner, self._numbers = None, ()
             mx.clear_cache()
             release_free_memory()

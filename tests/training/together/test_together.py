@@ -49,8 +49,8 @@ def request(folder, data, out, *, hosts=None, shares=None, memory="1GB", lora=LO
 
 
 @contextmanager
-def machines(folder, place, budgets=("1GB",)):
-    with members(folder, place, budgets, make_session=TrainingSession) as hosts:
+def machines(folder, place, budgets=("1GB",), make_session=TrainingSession):
+    with members(folder, place, budgets, make_session=make_session) as hosts:
         yield hosts
 
 
@@ -198,6 +198,32 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, tmp_path):
         rest, found = steps_of(dataclasses.replace(stopped, resume=True))
     assert [step.loss for step in rest] == [step.loss for step in steps[3:]]
     assert near(found, expected) == 0
+
+
+def test_losses_of_other_records_are_shared_and_numbers_sent_once(folder, tmp_path):
+    sent = []
+
+    class Watched(TrainingSession):
+        def _answer(self, head, body):
+            if head["ask"] in ("losses", "derivatives"):
+                sent.append((head["ask"], body.nbytes - head["records"]))
+            return super()._answer(head, body)
+
+    data = rows_file(tmp_path)
+    asked = dataclasses.replace(request(folder, data, tmp_path / "one", steps=2), valid=data)
+    with open_run(asked) as run:
+        list(run.run())
+        expected = run.trainer.history
+    with machines(folder, tmp_path / "hosts", make_session=Watched) as hosts:
+        load = dataclasses.replace(asked.load, machines=hosts)
+        with open_run(dataclasses.replace(asked, folder=tmp_path / "two", load=load)) as run:
+            list(run.run())
+            found = run.trainer.history
+            nbytes = 4 * sum(array.size for array in numbers_of(run))
+    losses = [("losses", nbytes), ("losses", 0)]
+    assert sent == [*losses, *[("derivatives", nbytes)] * 2, *losses]
+    for one, two in zip(expected, found, strict=True):
+        assert two["valid"] == pytest.approx(one["valid"], abs=1e-5)
 
 
 def test_it_goes_on_with_other_machines_and_with_none(folder, tmp_path):
