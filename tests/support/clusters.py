@@ -9,6 +9,7 @@ import numpy as np
 from support.paged import CONTEXT, PROMPT, pinning_budget
 
 import edgellm
+from edgellm.checkpoint.buffer import PAGE
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import secret_file
@@ -86,7 +87,8 @@ def rows_budget(model, place, weights, pinned, **keywords):
             return False
         return len(plan.pinned) >= pinned
 
-    return bisect_left(range(1 << 32), True, lo=1, key=pins)
+    pages = range(PAGE, 1 << 26, PAGE)
+    return pages[bisect_left(pages, True, key=pins)]
 
 
 def answers(llm):
