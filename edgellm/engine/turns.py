@@ -9,6 +9,7 @@ the faster one is taken.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,8 +25,11 @@ from edgellm.models.layers import StagedLayers
 Landed = Callable[[Work, bool], None]
 """Takes a group that is through; or, with false, one that was told to stop."""
 
-TRIED_STEPS = 6
-"""Steps after which a way is known well enough."""
+TRIED_ROUNDS = 5
+"""Rounds after which a way is known well enough; in a round each group takes a step."""
+
+KEPT_ROUNDS = 9
+"""Rounds of which the median counts: what else the machines do disturbs some of them."""
 
 AGAIN_STEPS = 300
 """Steps after which the slower way is tried again: the machines may have changed."""
@@ -35,9 +39,6 @@ CLEAR_GAIN = 0.95
 
 Where both are alike, all together is simpler: nothing is under way between two steps.
 """
-
-FADE = 0.9
-"""What a measurement still weighs after the next one."""
 
 
 class Turns:
@@ -137,29 +138,34 @@ class TurnPace:
 
     def __init__(self, groups: int) -> None:
         self._most = groups
-        self._steps: dict[int, int] = {groups: 0, 1: 0}
-        self._seconds: dict[int, float] = {}
-        self._tokens: dict[int, float] = {}
+        # seconds of a token, of the latest rounds; in a round each group takes a step
+        self._rounds: dict[int, deque[float]] = {
+            way: deque(maxlen=KEPT_ROUNDS) for way in (groups, 1)
+        }
+        self._round: dict[int, list[tuple[int, float]]] = {groups: [], 1: []}
+        self._steps = 0
 
     @property
     def groups(self) -> int:
         """How many groups the sequences are best divided into now; 1: all go together."""
-        for groups, steps in self._steps.items():
-            if steps < TRIED_STEPS:
+        for groups, rounds in self._rounds.items():
+            if len(rounds) < TRIED_ROUNDS:
                 return groups
-        best = 1
-        if self._seconds_each(self._most) < CLEAR_GAIN * self._seconds_each(1):
-            best = self._most
-        if self._steps[best] % AGAIN_STEPS == 0:
-            other = 1 if best != 1 else self._most
-            self._steps[other] = 0
+        in_groups, together = (statistics.median(rounds) for rounds in self._rounds.values())
+        best, other = 1, self._most
+        if in_groups < CLEAR_GAIN * together:
+            best, other = other, best
+        if self._steps >= AGAIN_STEPS:
+            self._steps = 0
+            self._rounds[other].clear()
         return best
 
     def observe(self, groups: int, tokens: int, seconds: float) -> None:
         """Note how long a step took that gave so many tokens."""
-        self._steps[groups] += 1
-        self._seconds[groups] = FADE * self._seconds.get(groups, 0.0) + seconds
-        self._tokens[groups] = FADE * self._tokens.get(groups, 0.0) + tokens
-
-    def _seconds_each(self, groups: int) -> float:
-        return self._seconds[groups] / self._tokens[groups]
+        self._steps += 1
+        steps = self._round[groups]
+        steps.append((tokens, seconds))
+        if len(steps) == groups:
+            taken = sum(seconds for _, seconds in steps)
+            self._rounds[groups].append(taken / sum(tokens for tokens, _ in steps))
+            steps.clear()

@@ -6,7 +6,7 @@ import pytest
 from support.engines import open_context
 
 from edgellm.engine.engine import Engine
-from edgellm.engine.turns import AGAIN_STEPS, TRIED_STEPS, TurnPace
+from edgellm.engine.turns import AGAIN_STEPS, TRIED_ROUNDS, TurnPace
 
 PROMPTS = [[5 + place, 6, 7, 8, 9] for place in range(8)]
 
@@ -95,12 +95,20 @@ def test_groups_are_twice_as_fast_as_all_where_arithmetic_is_the_limit(context):
 
 
 def taken(pace, seconds_of, steps):
-    """The ways of so many steps, each of which lasts as long as ``seconds_of`` its way says."""
-    ways = []
+    """The ways of so many steps, each of which lasts as long as ``seconds_of`` its way says.
+
+    The first step in groups after all went together is not observed: nobody is under way yet.
+    """
+    ways = [1]
     for _ in range(steps):
         ways.append(pace.groups)
-        pace.observe(ways[-1], 12 // ways[-1], seconds_of(ways[-1]))
-    return ways
+        if not ways[-2] < ways[-1]:
+            pace.observe(ways[-1], 12 // ways[-1], seconds_of(ways[-1]))
+    return ways[1:]
+
+
+def tried(groups):
+    return 1 + groups * TRIED_ROUNDS + TRIED_ROUNDS
 
 
 @pytest.mark.parametrize("groups", [2, 3])
@@ -112,33 +120,46 @@ def test_the_faster_way_is_taken_after_both_were_tried(groups, faster):
     def seconds_of(way):
         return (1.0 if way == best else 1.2) / way
 
-    ways = taken(pace, seconds_of, 5 * TRIED_STEPS)
-    assert sorted(ways[: 2 * TRIED_STEPS]) == sorted([1, groups] * TRIED_STEPS)
-    assert set(ways[2 * TRIED_STEPS :]) == {best}
+    ways = taken(pace, seconds_of, 3 * tried(groups))
+    first, later = ways[: tried(groups)], ways[tried(groups) :]
+    assert (first.count(1), first.count(groups)) == (TRIED_ROUNDS, 1 + groups * TRIED_ROUNDS)
+    assert set(later) == {best}
 
 
 def test_all_go_together_where_groups_gain_next_to_nothing():
     pace = TurnPace(2)
-    ways = taken(pace, {1: 1.0, 2: 0.49}.__getitem__, 3 * TRIED_STEPS)
-    assert set(ways[-TRIED_STEPS:]) == {1}
+    assert taken(pace, {1: 1.0, 2: 0.49}.__getitem__, 2 * tried(2))[-1] == 1
+
+
+def test_what_disturbs_some_steps_is_not_counted():
+    pace, steps = TurnPace(2), count()
+
+    def seconds_of(way):
+        return (10.0 if next(steps) % 7 == 0 else 1.0) / way if way == 2 else 1.2
+
+    assert set(taken(pace, seconds_of, 4 * tried(2))[-tried(2) :]) == {2}
 
 
 def test_groups_of_unequal_sizes_are_weighed_by_their_tokens():
     pace, sizes = TurnPace(2), count()
-
-    def step(way):
+    for _ in range(tried(2)):
+        way = pace.groups
         # three sequences in the time of two together, or one and two in turn, each as long as two
         tokens = 3 if way == 1 else 1 + next(sizes) % 2
         pace.observe(way, tokens, 1.0 if way == 1 else 0.52)
-
-    for _ in range(2 * TRIED_STEPS):
-        step(pace.groups)
     assert pace.groups == 1  # 0.35 s for a token in groups, 0.33 s together
 
 
-def test_the_slower_way_is_tried_again_later():
-    pace = TurnPace(2)
-    taken(pace, {1: 1.0, 2: 0.6}.__getitem__, 2 * TRIED_STEPS)
-    ways = taken(pace, {1: 1.0, 2: 0.4}.__getitem__, 3 * AGAIN_STEPS)
-    assert set(ways[: AGAIN_STEPS // 2]) == {1}
-    assert set(ways[-AGAIN_STEPS // 2 :]) == {2}
+@pytest.mark.parametrize("faster", [1, 2])
+def test_the_slower_way_is_tried_again_later(faster):
+    pace, slower = TurnPace(2), 3 - faster
+    before, after = {2: 0.4, 1: 1.0}, {2: 0.6, 1: 1.0}
+    if faster == 1:
+        before, after = after, before
+    ways = taken(pace, before.__getitem__, AGAIN_STEPS - 1)
+    assert set(ways[tried(2) :]) == {faster}
+    ways = taken(pace, before.__getitem__, 3 * AGAIN_STEPS)
+    # tried again now and then, for as long as it takes
+    assert 0 < ways.count(slower) <= 3 * tried(2)
+    ways = taken(pace, after.__getitem__, 3 * AGAIN_STEPS)
+    assert set(ways[-AGAIN_STEPS // 2 :]) == {slower}

@@ -15,12 +15,12 @@ import time
 
 from edgellm.bench.studies.cluster import PROMPT, other_process
 from edgellm.console.terminal import write_line
-from edgellm.engine.turns import TRIED_STEPS
+from edgellm.engine.turns import TRIED_ROUNDS
 from edgellm.llm import LLM
 from edgellm.models.layers import StagedLayers
 from edgellm.open_llm import load
 
-TRIED_TOKENS = 2 * TRIED_STEPS + 2
+TRIED_TOKENS = 2 * TRIED_ROUNDS + 2
 """Tokens of each text that are not counted: both ways are tried, and a group may be on its way."""
 
 
