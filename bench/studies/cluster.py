@@ -30,6 +30,7 @@ from edgellm.console.terminal import write_line
 from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
+from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.errors import MachineError
 from edgellm.llm import LLM
 from edgellm.open_llm import load
@@ -103,6 +104,17 @@ def trip_seconds(llm: LLM, nbytes: int) -> float:
     return statistics.median(times)
 
 
+def gathered_seconds(llm: LLM, tokens: int) -> tuple[float, float]:
+    """Return how many gathers a token has, and the seconds that they take."""
+    layers = llm.model.layers
+    assert isinstance(layers, GatheredLayers), "it was loaded by rows"
+    mesh = layers.meet()
+    passes, gathers, seconds = mesh.passes, mesh.gathers, mesh.seconds
+    token_seconds(llm, tokens)
+    passes = mesh.passes - passes
+    return (mesh.gathers - gathers) / passes, (mesh.seconds - seconds) / passes
+
+
 def processor_seconds(pid: int) -> float:
     """Return what a process has computed so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -135,6 +147,9 @@ def main() -> None:
             together.append(token_seconds(two, asked.tokens))
         write_line(f"a token in one process: {1e3 * statistics.median(alone):.2f} ms")
         write_line(f"a token in two:         {1e3 * statistics.median(together):.2f} ms")
+        if asked.split == "rows":
+            gathers, seconds = gathered_seconds(two, asked.tokens)
+            write_line(f"of it, {gathers:.0f} gathers: {1e3 * seconds:.2f} ms")
         for nbytes in MESSAGES:
             write_line(
                 f"{nbytes:>9} bytes there and back: {1e6 * trip_seconds(two, nbytes):.0f} us"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -30,10 +31,16 @@ class Mesh:
 
     Attributes:
         is_whole: whether rows can go over it; once it is not, it is of no use any more.
+        passes: how many have ended.
+        gathers: how many there were.
+        seconds: that they took, with the time for which others were waited for.
     """
 
     def __init__(self, place: int, lanes: Mapping[int, Lane], pulses: Sequence[Pulse] = ()) -> None:
         self.is_whole = True
+        self.passes = 0
+        self.gathers = 0
+        self.seconds = 0.0
         self._place = place
         self._lanes = dict(sorted(lanes.items()))
         self._pulses = list(pulses)
@@ -48,7 +55,7 @@ class Mesh:
         Raises:
             LaneError: a machine is gone.
         """
-        tokens = len(own)
+        begun, tokens = time.perf_counter(), len(own)
         whole = np.empty((tokens, columns[-1][1]), np.float32)
         first, stop = columns[self._place]
         whole[:, first:stop] = own
@@ -65,11 +72,14 @@ class Mesh:
         if tokens > 1:
             for place, part in parts.items():
                 whole[:, slice(*columns[place])] = part
+        self.gathers += 1
+        self.seconds += time.perf_counter() - begun
         return whole
 
     def end(self) -> None:
         """End a pass: all that was received is from the others. Raises LaneError."""
         self._exchange(Kind.END, _NOTHING, dict.fromkeys(self._lanes, _NOTHING))
+        self.passes += 1
 
     def stop(self, tokens: int, columns: Sequence[Bounds]) -> None:
         """End a pass in the place of the gather that the others wait for. Raises LaneError."""
