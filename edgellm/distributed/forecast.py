@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.distributed.gathered import Gathered, part_planner
+from edgellm.distributed.gathered import Gathered, named, part_planner
 from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
 from edgellm.distributed.parts.rows import (
     GATHERS,
@@ -188,10 +188,11 @@ def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
 
     def chosen(weights: Sequence[float]) -> ChosenRows:
         shares = share_rows(checkpoint.config, weights)
-        plans = [
-            plan_rows(checkpoint, share, gathered.settings_of(machine), layers_only=machine > 0)
-            for machine, share in enumerate(shares)
-        ]
+        plans = []
+        for machine, share in enumerate(shares):
+            own = gathered.settings_of(machine)
+            with named(gathered, machine):
+                plans.append(plan_rows(checkpoint, share, own, layers_only=machine > 0))
         return ChosenRows(shares, plans)
 
     found = best = chosen(gathered.budgets)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from edgellm.checkpoint.checkpoint import Checkpoint
@@ -15,7 +15,12 @@ from edgellm.distributed.parts.rows import require_rows
 from edgellm.distributed.remote.peer import Peer
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.distributed.supply.told_model import told_of
-from edgellm.errors import ConfigError, MachineError, UnsupportedModelError
+from edgellm.errors import (
+    ConfigError,
+    MachineError,
+    MemoryBudgetError,
+    UnsupportedModelError,
+)
 from edgellm.files.given_path import given_path
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
@@ -108,10 +113,23 @@ def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
         if (machine, layers) not in known:
             part = gathered.checkpoint.with_layers(range(layers))
             own = gathered.settings_of(machine)
-            known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
+            with named(gathered, machine):
+                known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
         return known[machine, layers]
 
     return plan_of
+
+
+@contextmanager
+def named(gathered: Gathered, machine: int) -> Iterator[None]:
+    """Let a MemoryBudgetError say which other machine's budget is too small."""
+    try:
+        yield
+    except MemoryBudgetError as error:
+        if machine == 0:
+            raise
+        name = gathered.peers[machine - 1].machine.name
+        raise MemoryBudgetError(f"machine {name}: {error.message}", hint=error.hint) from error
 
 
 def _require_layers(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Checkpoint:

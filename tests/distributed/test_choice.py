@@ -124,3 +124,13 @@ def test_auto_is_the_default_and_answers_are_the_same(folder, tmp_path):
                 texts.append(llm.generate([3, 1, 4], max_tokens=8).text)
                 assert llm.machines[0].split == split or split is None
     assert len(set(texts)) == 1
+
+
+@pytest.mark.parametrize("split", ["windows", "rows"])
+def test_a_budget_that_is_too_small_is_that_of_a_machine(folder, tmp_path, split):
+    with gathered(folder, tmp_path, ("500MB", "100KB"), split=split) as machines:
+        with pytest.raises(edgellm.MemoryBudgetError) as error:
+            compare(machines, rates(trip=FAST, disks=[1.0, 1.0]))
+        name = machines.peers[0].machine.name
+    assert error.value.message.startswith(f"machine {name}: the budget is 100 KB")
+    assert "--memory" in error.value.hint
