@@ -160,7 +160,7 @@ class Federation:
         sent, received = fleet.traffic()
         before = self._layout.numbers_of(self.state.row, "this server")
         answers: dict[str, Answer] = {}
-        parts: list[Contribution] = []
+        learned: dict[str, Contribution] = {}
         failed: dict[str, str] = {}
         expected = self._layout.only(UP) if self.lesson.freeze_a else self._layout
         for name, answer in fleet.ask(self._task("learn"), clients, self._rounds.timeout):
@@ -173,9 +173,11 @@ class Federation:
                 self._say(f"{error.message}: the mean is that of the others")
                 continue
             answers[name] = answer
-            parts.append(Contribution(answer.weight, numbers))
-        if len(parts) < self._rounds.least:
+            learned[name] = Contribution(answer.weight, numbers)
+        if len(learned) < self._rounds.least:
             return failed or {"": "nobody has answered"}
+        # sums round in an order that does not depend on who was first
+        parts = [learned[name] for name in sorted(learned)]
         mean = self._mean(parts, before)
         after = fleet.traffic()
         report = RoundReport(

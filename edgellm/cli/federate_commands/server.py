@@ -93,6 +93,11 @@ def server(
     the invitations that lie beside OUT, and nobody else gets in.
     """
     require_backend()
+    import os
+
+    # means are of small matrices; threads that wait for each other on a busy machine took 20 times
+    # as long. Read when NumPy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from edgellm.checkpoint.checkpoint import read_checkpoint
     from edgellm.console import terminal
     from edgellm.console.progress import converting_shown

@@ -43,7 +43,6 @@ class SuperLink:
         self._names: dict[int, str] = {}
         self._state: Any = None
         self._run = 0
-        self._task = 0
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -68,9 +67,12 @@ class SuperLink:
         self._run = state.create_run(
             None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
         )
-        self._task = state.get_run_info(run_ids=[self._run])[0].primary_task_id
-        state.claim_task(self._task)
-        state.activate_task(self._task)
+        task = state.get_run_info(run_ids=[self._run])[0].primary_task_id
+        state.claim_task(task)
+        state.activate_task(task)
+        # with a token a run ends as failed after a minute without signs of life of what runs it,
+        # while this machine sleeps, for example; here that is this process itself
+        state.task_token_store.pop(task)
         config = uvicorn.Config(
             guarded_app(factory, self._keys.clients.values()),
             ssl_certfile=str(self._keys.folder / CERTIFICATE),
@@ -108,8 +110,6 @@ class SuperLink:
 
     def present(self) -> Sequence[str]:
         """Return the names of the clients that are there."""
-        # a run without signs of life for a minute would count as failed
-        self._state.acknowledge_task_heartbeat(self._task)
         return sorted(self._names[node] for node in self._state.get_nodes(self._run))
 
     def traffic(self) -> tuple[int, int]:
@@ -133,7 +133,6 @@ class SuperLink:
         del records
         ends = time.monotonic() + seconds
         while waiting:
-            self._state.acknowledge_task_heartbeat(self._task)
             for message in self._state.get_message_res(set(waiting), self._run):
                 asked = message.metadata.reply_to_message_id
                 name = waiting.pop(asked)

@@ -1,6 +1,7 @@
 """Flower carries tasks and answers: who gets in, who fails, and what arrives."""
 
 import dataclasses
+import datetime
 import functools
 import http.client
 import json
@@ -129,6 +130,21 @@ def test_a_client_that_takes_too_long_is_given_up(opened):
     answers = dict(fleet.ask(task(), ["client-1"], 20))
     assert answers["client-1"].figures == {"loss": 1.5}
     assert one.error is None
+
+
+def test_a_run_does_not_end_while_a_mean_is_computed_or_the_machine_sleeps(opened, monkeypatch):
+    fleet, invitations, _, _ = opened
+    Client(invitations[0])
+    wait_for(fleet, ["client-1"])
+    import flwr.supercore.corestate.in_memory_corestate as clock
+
+    real = clock.now
+    with monkeypatch.context() as later:
+        later.setattr(clock, "now", lambda: real() + datetime.timedelta(hours=2))
+        fleet._state.get_run_info(run_ids=[fleet._run])
+        fleet._state.get_task_by_token("nothing")  # looks for what has expired
+    answers = dict(fleet.ask(task(), ["client-1"], 20))
+    assert answers["client-1"].figures == {"loss": 1.5}
 
 
 def test_who_is_not_invited_gets_nothing(opened, tmp_path):
