@@ -103,12 +103,25 @@ class AdaptedProduct:
         bias = bias_of(self._linear)
         return y if bias is None else y - bias.astype(y.dtype)
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether a member is changed."""
+        return bool(self._names())
+
     def rows(self, x: Floats) -> Floats:
         """Return the product of rows (T, I), where nothing learns lengths."""
         return self._product(x, self._changed(), self._numbers())
 
-    def derivatives(self, x: Floats, by_output: Floats) -> tuple[Floats, dict[str, Floats]]:
-        """Return derivatives by ``x`` and by each number, of those by what ``rows`` returned."""
+    def derivatives(self, x: Floats | None, by_output: Floats) -> tuple[Floats, dict[str, Floats]]:
+        """Return derivatives by ``x`` and by each number, of those by what ``rows`` returned.
+
+        Args:
+            x: rows (T, I); None will do where no member is changed.
+            by_output: (T, O).
+        """
+        if x is None:
+            assert not self.is_changed, "derivatives by numbers need what they multiplied"
+            return self._backwards(by_output), {}
         by_x, by_numbers = self._derivatives(x, self._changed(), self._numbers(), by_output)
         return by_x, dict(zip(self._names(), by_numbers, strict=True))
 

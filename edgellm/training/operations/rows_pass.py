@@ -21,11 +21,12 @@ Floats = npt.NDArray[np.float32]
 class Parts(NamedTuple):
     """Of a layer's rows what need not be computed again: products, and what is attended to.
 
+    ``attended`` is there where the product that follows is changed: its derivatives need it.
     ``middle`` are the states between attention and the feed-forward part.
     """
 
     qkv: Floats
-    attended: Floats
+    attended: Floats | None
     middle: Floats
     gate_up: Floats
 
@@ -103,4 +104,4 @@ class RowsPass:
         middle = self._o.rows(attended)
         middle += x
         gate_up = self._gate_up.rows(self._norms[1].normed_rows(middle))
-        return Parts(qkv, attended, middle, gate_up)
+        return Parts(qkv, attended if self._o.is_changed else None, middle, gate_up)
