@@ -94,19 +94,23 @@ class Session:
             if not self._has_data.wait(patience) or self._data is None:
                 raise MachineError(f"{self.name} was here, and went before it asked for anything")
             while True:
-                head, body = self._data.receive()
-                try:
-                    answer, parts = self._answer(head, body)
-                except Exception as error:  # whatever it is, the first machine has to know
-                    answer, parts = error_document(error), ()
-                    if head["ask"] == "rows":
-                        self._meeting.break_off()
-                self._data.send(answer, *parts)
+                self._serve_one(self._data)
         except MachineError:
             if not self._ended:
                 raise
         finally:
             self._close()
+
+    def _serve_one(self, data: Link) -> None:
+        """Answer a request; nothing of it is held until the next one."""
+        head, body = data.receive()
+        try:
+            answer, parts = self._answer(head, body)
+        except Exception as error:  # whatever it is, the first machine has to know
+            answer, parts = error_document(error), ()
+            if head["ask"] == "rows":
+                self._meeting.break_off()
+        data.send(answer, *parts)
 
     def _answer(self, head: Mapping[str, Any], body: memoryview) -> Answer:
         self._take_notes(head["notes"])

@@ -235,21 +235,25 @@ class Peer:
 
     def _exchange(self) -> None:
         while (asked := self._requests.get()) is not None:
-            number, head, body = asked
-            stopped = False
+            self._converse(*asked)
+            del asked  # what was sent is not held until the next request
 
-            def stop_if_asked(number: int = number) -> None:
-                nonlocal stopped
-                if self._to_stop == number and not stopped:
-                    stopped = True
-                    self._pulse.send({"stop": number})
+    def _converse(self, number: int, head: Mapping[str, Any], body: Sequence[memoryview]) -> None:
+        """Send a request, and note the answer."""
+        stopped = False
 
-            try:
-                self._data.send(head, *body)
-                self._replies.put((number, self._data.receive(stop_if_asked)))
-            except EdgeLLMError as error:
-                self._missed = error
-                self._replies.put((number, error))
+        def stop_if_asked() -> None:
+            nonlocal stopped
+            if self._to_stop == number and not stopped:
+                stopped = True
+                self._pulse.send({"stop": number})
+
+        try:
+            self._data.send(head, *body)
+            self._replies.put((number, self._data.receive(stop_if_asked)))
+        except EdgeLLMError as error:
+            self._missed = error
+            self._replies.put((number, error))
 
 
 @contextmanager

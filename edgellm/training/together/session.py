@@ -130,6 +130,7 @@ class TrainingSession(Session):
             numbers = ()  # before others take their place
             with borrowed_stream():
                 numbers = self._layout.changes(body[:count])
+        body.release()  # they are copied, and the message is as large
         return self._learner, items, numbers
 
     def _look_up(self) -> None:
