@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.documented_blocks import PAGES, blocks_of
 from support.memory_cap import can_cap
+from support.networks import can_make_networks
 from support.openai_server import openai_server
 from support.paths import ROOT
 from support.stand_in_files import MAKERS, REPOSITORIES, StandIns
@@ -60,7 +61,7 @@ NEEDS = {
     "Flower": lambda: find_spec("flwr") is not None,
     "an NVIDIA GPU": lambda: shutil.which("nvidia-smi") is not None,
     "control groups": can_cap,
-    "network namespaces": lambda: can_cap() and os.path.exists("/dev/net/tun"),
+    "network namespaces": can_make_networks,
     "the network": lambda: False,
     "other machines": lambda: False,  # tests/cli/cluster_commands starts them
     "a terminal of its own": lambda: False,  # the example's own tests start it
