@@ -1,8 +1,9 @@
 """A text goes on after a machine was lost in it and is there again, as if nothing had been."""
 
 import json
+import random
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 
 import pytest
@@ -10,6 +11,7 @@ from support.clusters import members, write_hosts
 from support.member_processes import MemberProcess
 from support.paged import PROMPT
 from support.relay import Relay
+from support.traffic import Traffic
 
 import edgellm
 from edgellm.distributed.links.machines import secret_file
@@ -25,15 +27,19 @@ HOWS = [
 
 
 @contextmanager
-def cut_off(folder, place, **load):
-    """A model on this machine and another, and a relay that can break their connections."""
-    with members(folder, place, ["500MB"]) as direct:
-        port = int(json.loads(direct.read_text())[1][0].rpartition(":")[2])
-        with Relay(port) as relay:
-            secret = secret_file(direct).read_text().strip()
-            hosts = write_hosts(place / "relayed", [relay.port], secret)
-            with edgellm.load(folder, machines=hosts, **{"machine_wait": 60} | LOAD | load) as llm:
-                yield llm, relay
+def cut_off(folder, place, *, others=1, **load):
+    """A model on this machine and others, and relays that can break their connections."""
+    with ExitStack() as stack:
+        direct = stack.enter_context(members(folder, place, ["500MB"] * others))
+        addresses = [address for (address,) in json.loads(direct.read_text())[1:]]
+        relays = [
+            stack.enter_context(Relay(int(address.rpartition(":")[2]))) for address in addresses
+        ]
+        secret = secret_file(direct).read_text().strip()
+        hosts = write_hosts(place / "relayed", [relay.port for relay in relays], secret)
+        settings = {"machine_wait": 60} | LOAD | load
+        llm = stack.enter_context(edgellm.load(folder, machines=hosts, **settings))
+        yield llm, *relays
 
 
 @contextmanager
@@ -99,6 +105,44 @@ def test_a_machine_that_was_lost_while_nobody_asked_is_called_again(tiny_folder,
             time.sleep(0.3)
             with pytest.warns(RuntimeWarning, match="is back"):
                 assert llm.generate(PROMPT, max_tokens=20).text == text
+
+
+TRAFFIC = [
+    ("llama-3.2", "windows", 5),
+    *(pytest.param("llama-3.2", "windows", seed, marks=pytest.mark.slow) for seed in range(5)),
+    *(pytest.param("llama-3.2", "rows", seed, marks=pytest.mark.slow) for seed in range(5)),
+    *(pytest.param("mistral-window", "windows", seed, marks=pytest.mark.slow) for seed in range(5)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:machine.*texts are computed again:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:machine.*waiting for it:RuntimeWarning")
+@pytest.mark.parametrize(("kind", "split", "seed"), TRAFFIC)
+def test_sequences_that_come_and_go_say_the_same(tiny_folder, tmp_path, kind, split, seed):
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4} if split == "rows" else {}
+    folder = tiny_folder(kind, config={"num_hidden_layers": 6, **heads}, seed=1)
+    draw = random.Random(seed)
+    with (
+        edgellm.load(folder, **LOAD) as one,
+        cut_off(folder, tmp_path, others=2, split=split) as (llm, *relays),
+        llm.engine(max_queue=6, at_once=draw.choice([2, 3, 5])) as engine,
+    ):
+        traffic = Traffic(engine, draw, max_tokens=range(1, 70))
+        while len(traffic.prompts) < 15 or not engine.idle:
+            if len(traffic.prompts) < 15 and draw.random() < 0.2:
+                traffic.submit()
+            if draw.random() < 0.03:
+                traffic.cancel()
+            if draw.random() < 0.02:
+                for relay in draw.choice([relays[:1], relays[1:], relays]):
+                    relay.break_off()
+            traffic.take(engine.step())
+            traffic.check_memory(llm.prefix_cache)
+
+        def alone(prompt, settings):
+            return [token.id for token in one.generate(prompt, **settings).tokens]
+
+        traffic.check_end(llm.prefix_cache, alone)
 
 
 @pytest.mark.slow

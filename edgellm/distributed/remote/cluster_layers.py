@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from edgellm.distributed.remote.peer import Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, advance, remote_spans
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.layers import KeepGoing, Span, States, StateSpans, always
 from edgellm.runtime.caches import LayerCaches
@@ -86,9 +86,13 @@ class ClusterLayers(ABC):
         before a pass is through, or ``keep_going`` said no.
         """
         lost = [pair for pair in zip(self.peers, self._openings, strict=True) if pair[0].is_lost]
-        if not lost or self._returns_in_vain == MOST_IN_VAIN:
+        is_whole = not lost and self._is_whole()
+        if is_whole or not self._wait or self._returns_in_vain == MOST_IN_VAIN:
             return False
         self._returns_in_vain += 1
+        if not lost:
+            _say("machines have lost each other: texts are computed again up to here, and go on")
+            time.sleep(CALL_SECONDS)
         return all(self._is_back(peer, opening, keep_going) for peer, opening in lost)
 
     def _is_back(self, peer: Peer, opening: Mapping[str, Any], keep_going: KeepGoing) -> bool:
@@ -98,7 +102,7 @@ class ClusterLayers(ABC):
         """
         name, ends_at = peer.machine.name, peer.heard_at + self._wait
         calls = 0
-        while self._wait and keep_going():
+        while keep_going():
             left = ends_at - time.monotonic()
             if left <= 0 and calls:
                 return False
@@ -126,18 +130,26 @@ class ClusterLayers(ABC):
         Raises:
             MachineError: a machine is gone, or has come back without its caches.
         """
-        for peer, opening in zip(self.peers, self._openings, strict=True):
-            if peer.is_lost:
-                peer.join_again(opening)
         held = [
             pair
             for state_spans in spans
             for place in range(len(self.peers))
             for pair in remote_spans(state_spans, self._local_count + place)
         ]
+        for peer, opening in zip(self.peers, self._openings, strict=True):
+            if not peer.is_lost:
+                continue
+            if any(cache.peer is peer and cache.offset for cache, _ in held):
+                # what it held is to be computed again when it is back: see ``are_back``
+                raise MachineError(f"machine {peer.machine.name} is gone, amid a text")
+            peer.join_again(opening)
         for cache, _ in held:
             cache.begin_pass()
         return held
+
+    def _is_whole(self) -> bool:
+        """Return whether the machines have all connections among each other that they need."""
+        return True
 
     @abstractmethod
     def _through(

@@ -6,9 +6,10 @@ was forgotten here is forgotten there then. So a pass that failed half-way leave
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from itertools import count
+from typing import Any
 from weakref import finalize
 
 import mlx.core as mx
@@ -119,8 +120,8 @@ class RemoteCache:
             return True
         if self._is_certain and offset >= self.offset - ROLLBACK:
             return True
-        answer, _ = self.peer.request({"ask": "can trim", "cache": self.number, "offset": offset})
-        return bool(answer["answer"])
+        head = {"ask": "can trim", "cache": self.number, "offset": offset}
+        return bool(self._asked(head, gone=False))
 
     def trim(self, offset: int) -> bool:
         """Forget all tokens from ``offset`` on; false where tokens to look at again are gone."""
@@ -180,8 +181,18 @@ class RemoteCache:
         """Return for each layer of the machine whether all its keys and values are finite."""
         if self.is_gone:
             return []
-        answer, _ = self.peer.request({"ask": "finite", "cache": self.number})
-        return [bool(layer) for layer in answer["answer"]]
+        answer = self._asked({"ask": "finite", "cache": self.number}, gone=[])
+        return [bool(layer) for layer in answer]
+
+    def _asked(self, head: Mapping[str, Any], *, gone: Any) -> Any:
+        """Return what the machine answers, or ``gone`` where it is found to be that."""
+        try:
+            answer, _ = self.peer.request(head)
+        except MachineError:
+            if self.is_gone:
+                return gone
+            raise
+        return answer["answer"]
 
 
 def remote_spans(spans: Sequence[Span], place: int) -> list[tuple[RemoteCache, Span]]:

@@ -147,6 +147,9 @@ class GatheredLayers(ClusterLayers):
             except LaneError as error:
                 raise _reason(error, answers) from error
 
+    def _is_whole(self) -> bool:
+        return self._mesh is not None and self._mesh.is_whole
+
     def _close_local(self) -> None:
         self._leave()
         self._local.close()
