@@ -62,6 +62,7 @@ NEEDS = {
     "an NVIDIA GPU": lambda: shutil.which("nvidia-smi") is not None,
     "control groups": can_cap,
     "network namespaces": can_make_networks,
+    "rpc-server": lambda: shutil.which("rpc-server") is not None,
     "the network": lambda: False,
     "other machines": lambda: False,  # tests/cli/cluster_commands starts them
     "a terminal of its own": lambda: False,  # the example's own tests start it
