@@ -22,14 +22,20 @@ from edgellm.distributed.parts.rows import RowShare, checkpoint_rows, open_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.kept_prompts import ClusterPromptCache
-from edgellm.distributed.remote.peer import Reply, asking_all
+from edgellm.distributed.remote.peer import Opening, Reply, opening_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers, make_gathered_pass
 from edgellm.distributed.shares import MachineShare, machine_shares
+from edgellm.distributed.supply.changes import (
+    GivenChanges,
+    changes_bytes,
+    packed_changes,
+    without_memory,
+)
 from edgellm.distributed.supply.sending import supplied
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
-from edgellm.models.layers import WindowedLayers
+from edgellm.models.layers import LayerChange, WindowedLayers
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.prompt_cache.disk_cache import PromptCache, prompt_cache_for
@@ -107,10 +113,14 @@ def _open_parts(
     """Load each machine's layers."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     own_part = checkpoint.with_layers(cut.layers[0])
+    own_changes = gathered.changes_of(cut.layers[0])
+    settings = without_memory(settings, changes_bytes(own_changes))
     local_plan = plan_for(own_part, settings)
     tellings = supplied(checkpoint, peers, cut.layers[1:], gathered.sending)
-    prompts = prompt_cache_for(checkpoint, settings, kv_bits=settings.kv_bits)
-    openings = [
+    prompts = prompt_cache_for(
+        checkpoint, settings, kv_bits=settings.kv_bits, adapter=gathered.adapter
+    )
+    heads = [
         {
             "ask": "open",
             "layers": list(layers),
@@ -120,11 +130,22 @@ def _open_parts(
         }
         for layers, telling in zip(cut.layers[1:], tellings, strict=True)
     ]
-    with asking_all(peers, openings) as replies:  # they load while this machine does
+    openings = [
+        _opening(head, gathered.changes_of(layers))
+        for head, layers in zip(heads, cut.layers[1:], strict=True)
+    ]
+    with opening_all(peers, openings) as replies:  # they load while this machine does
         reader = make_reader(own_part, local_plan)
         on_failure.callback(reader.close)
         with borrowed_stream():
-            model = load_model(own_part, local_plan, reader, settings, progress=progress)
+            model = load_model(
+                own_part,
+                local_plan,
+                reader,
+                settings,
+                adapter=GivenChanges(own_changes) if own_changes else None,
+                progress=progress,
+            )
         on_failure.callback(model.close)
         answers = _answers(gathered, replies())
     local = model.layers
@@ -173,7 +194,7 @@ def _open_rows(
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
     prompts = prompt_cache_for(checkpoint, settings, kv_bits=settings.kv_bits)
-    openings = [
+    heads = [
         {
             "ask": "open",
             "rows": share.as_dict(),
@@ -183,7 +204,8 @@ def _open_rows(
         }
         for share, telling in zip(shares[1:], tellings, strict=True)
     ]
-    with asking_all(peers, openings) as replies, borrowed_stream():
+    openings = [Opening(head) for head in heads]
+    with opening_all(peers, openings) as replies, borrowed_stream():
         part = open_rows(
             checkpoint,
             shares[0],
@@ -225,6 +247,14 @@ def _open_rows(
     )
     kept = _kept(gathered, prompts, shares[0].as_dict(), count)
     return Opened(model, plan, caches, part.reader, named, kept)
+
+
+def _opening(head: dict[str, Any], changes: Sequence[LayerChange]) -> Opening:
+    """Return the first request to a machine, with an adapter's changes of its layers."""
+    if not changes:
+        return Opening(head)
+    told, body = packed_changes(changes)
+    return Opening({**head, "changes": told}, body)
 
 
 def _kept(

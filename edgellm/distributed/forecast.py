@@ -16,7 +16,7 @@ from edgellm.distributed.parts.rows import (
     share_rows,
 )
 from edgellm.distributed.rates import Rates
-from edgellm.errors import MemoryBudgetError
+from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 
 GATHER_SECONDS = 1e-4
@@ -236,6 +236,8 @@ def forecast_windows(gathered: Gathered, rates: Rates) -> KindForecast:
 def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
     """Return what machines with rows of every matrix would take; errors are those of ``load``."""
     checkpoint = gathered.checkpoint
+    if gathered.changes:
+        raise ConfigError("an adapter changes whole layers", hint="leave out --split")
     require_rows(checkpoint, gathered.settings)
     chosen = choose_shares(gathered, rates)
     inner = checkpoint.config.intermediate_size

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.links.machines import Machine, read_machines, secret_file
 from edgellm.distributed.links.secret import read_secret
 from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
 from edgellm.distributed.parts.rows import require_rows
 from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.supply.changes import changes_bytes, without_memory
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.distributed.supply.told_model import told_of
 from edgellm.errors import (
@@ -24,10 +27,15 @@ from edgellm.errors import (
 from edgellm.files.given_path import given_path
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
+from edgellm.models.arithmetic import arithmetic_of
+from edgellm.models.layers import LayerChange
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.loader import SendProgress
 from edgellm.settings import LoadSettings
+
+if TYPE_CHECKING:
+    from edgellm.adapters.unmerged import UnmergedAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Gathered:
         peers: the other machines.
         budgets: bytes of each machine, the first one's first.
         sending: told of what is sent to machines that have not got the model.
+        adapter: runs beside the weights; None: there is none. ``settings`` name none.
+        changes: its changes of each layer.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +57,12 @@ class Gathered:
     peers: Sequence[Peer]
     budgets: Sequence[int]
     sending: SendProgress | None = None
+    adapter: UnmergedAdapter | None = None
+    changes: Sequence[LayerChange] = ()
+
+    def changes_of(self, layers: Iterable[int]) -> list[LayerChange]:
+        """Return the adapter's changes of some layers; none where there is no adapter."""
+        return [self.changes[layer] for layer in layers] if self.changes else []
 
     def settings_of(self, machine: int) -> LoadSettings:
         """Return the settings that a machine's part is planned with, by its number."""
@@ -66,9 +82,26 @@ def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) 
         require_rows(model, settings)
     peers = call_machines(model, settings, stack, parts=True)
     budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
-    plan = plan_for(model, replace(settings, memory=sum(budgets), draft=None))
+    adapter, changes = _read_adapter(model, settings)
+    settings = replace(settings, adapter=None)
+    together = replace(settings, memory=sum(budgets), draft=None)
+    plan = plan_for(model, without_memory(together, changes_bytes(changes)))
     shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
-    return Gathered(model, shared, peers, budgets)
+    return Gathered(model, shared, peers, budgets, adapter=adapter, changes=changes)
+
+
+def _read_adapter(
+    model: Checkpoint, settings: LoadSettings
+) -> tuple[UnmergedAdapter | None, Sequence[LayerChange]]:
+    """Read the adapter that settings name, and its changes of all layers. Raises as ``load``."""
+    if settings.adapter is None:
+        return None, ()
+    # most models have none, and what reads one takes time to import
+    from edgellm.adapters.unmerged import open_unmerged
+
+    adapter = open_unmerged(settings.adapter, model)
+    with borrowed_stream():
+        return adapter, adapter.layer_changes(arithmetic_of(model, settings).dtype)
 
 
 def machines_of(settings: LoadSettings) -> list[Machine]:
@@ -113,6 +146,9 @@ def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
         if (machine, layers) not in known:
             part = gathered.checkpoint.with_layers(range(layers))
             own = gathered.settings_of(machine)
+            if gathered.changes:
+                largest = max(changes_bytes([change]) for change in gathered.changes)
+                own = without_memory(own, largest * layers)
             with named(gathered, machine):
                 known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
         return known[machine, layers]
@@ -139,10 +175,10 @@ def _require_layers(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Checkp
             "models that mlx-lm computes run on one machine",
             hint="leave out --machines, or choose a model that edgellm computes itself",
         )
-    if settings.adapter is not None:
+    if settings.adapter is not None and settings.split == "rows":
         raise ConfigError(
-            "an adapter runs on one machine",
-            hint="merge it into the weights: edgellm convert MODEL FOLDER --adapter ADAPTER",
+            "an adapter changes whole layers, and machines are to have rows of them",
+            hint="leave out --split, or merge it: edgellm convert MODEL FOLDER --adapter ADAPTER",
         )
     return checkpoint
 

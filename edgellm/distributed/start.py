@@ -17,7 +17,7 @@ from edgellm.errors import EdgeLLMError, MachineError
 
 SSH_OPTIONS = (
     *("-o", "BatchMode=yes"),
-    # where the cable is cut, it ends after 9 s
+    # where the cable is cut, it ends after 12 s
     *("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3"),
 )
 

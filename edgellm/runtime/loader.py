@@ -136,13 +136,17 @@ def load_model(
 
 
 def load_layers(
-    checkpoint: Checkpoint, plan: Plan, reader: Reader, settings: LoadSettings
+    checkpoint: Checkpoint,
+    plan: Plan,
+    reader: Reader,
+    settings: LoadSettings,
+    changes: Sequence[LayerChange] = (),
 ) -> WindowedLayers:
     """Return a model's layers without the rest of it; arguments and errors are as above."""
     checkpoint = replace(checkpoint, config=config_for(checkpoint, settings))
     arithmetic = arithmetic_of(checkpoint, settings)
     buffers = read_layers(checkpoint, reader) if plan.resident else []
-    return _make_layers(checkpoint, plan, arithmetic, buffers, reader=reader)
+    return _make_layers(checkpoint, plan, arithmetic, buffers, reader=reader, changes=changes)
 
 
 def read_layers(

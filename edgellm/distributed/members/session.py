@@ -27,6 +27,7 @@ from edgellm.distributed.parts.part import (
 from edgellm.distributed.parts.row_pass import RowPass, gathered_columns
 from edgellm.distributed.parts.rows import RowLayers, open_rows, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
+from edgellm.distributed.supply.changes import changes_bytes, unpacked_changes, without_memory
 from edgellm.distributed.supply.held import Answer, Held, WholeFolder
 from edgellm.distributed.supply.sample_model import measure_told
 from edgellm.errors import MachineError
@@ -122,7 +123,7 @@ class Session:
             case "meet":
                 return self._meet(head)
             case "open":
-                return self._open(head), ()
+                return self._open(head, body), ()
             case "disk":
                 answer: Any = self._held.disk_rate()
             case "arithmetic":
@@ -157,7 +158,7 @@ class Session:
             reader = self._held.step_reader()
             return measure_step(self._checkpoint, settings, reader=reader).weights_per_second
 
-    def _open(self, head: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _open(self, head: Mapping[str, Any], body: memoryview) -> Mapping[str, Any]:
         """Load the layers; return the plan and how they compute."""
         self._free()
         self._held.prepare(head)
@@ -168,8 +169,13 @@ class Session:
                 share = share_from(head["rows"])
                 part = open_rows(self._checkpoint, share, settings, make_reader=self._make_reader)
             else:
+                changes = unpacked_changes(head["changes"], body) if "changes" in head else []
                 part = open_part(
-                    self._checkpoint, head["layers"], settings, make_reader=self._make_reader
+                    self._checkpoint,
+                    head["layers"],
+                    without_memory(settings, changes_bytes(changes)),
+                    make_reader=self._make_reader,
+                    changes=changes,
                 )
         self._part = part
         facts = arithmetic_facts(self._checkpoint, settings)

@@ -19,6 +19,7 @@ from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of
 from edgellm.models.layers import (
     KeepGoing,
+    LayerChange,
     States,
     StateSpans,
     WindowedLayers,
@@ -83,14 +84,18 @@ def open_part(
     settings: LoadSettings,
     *,
     make_reader: MakeReader = open_reader,
+    changes: Sequence[LayerChange] = (),
 ) -> Part[WindowedLayers]:
-    """Load some layers of a model and nothing else; errors are those of ``load``."""
+    """Load some layers of a model and nothing else; errors are those of ``load``.
+
+    With ``changes`` an adapter runs beside them.
+    """
     checkpoint = checkpoint.with_layers(numbers)
     plan = plan_for(checkpoint, settings, layers_only=True)
     with ExitStack() as on_failure:
         reader = make_reader(checkpoint, plan)
         on_failure.callback(reader.close)
-        layers = load_layers(checkpoint, plan, reader, settings)
+        layers = load_layers(checkpoint, plan, reader, settings, changes)
         on_failure.pop_all()
     return Part(layers, LayerCaches(checkpoint, plan), plan, reader)
 

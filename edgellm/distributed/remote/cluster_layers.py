@@ -8,13 +8,13 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.peer import Opening, Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, advance, remote_spans
 from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.kv_cache.cache import Cache
@@ -47,7 +47,7 @@ class ClusterLayers(ABC):
         self,
         local_count: int,
         peers: Sequence[Peer],
-        openings: Sequence[Mapping[str, Any]],
+        openings: Sequence[Opening],
         *,
         wait: float,
     ) -> None:
@@ -95,7 +95,7 @@ class ClusterLayers(ABC):
             time.sleep(CALL_SECONDS)
         return all(self._is_back(peer, opening, keep_going) for peer, opening in lost)
 
-    def _is_back(self, peer: Peer, opening: Mapping[str, Any], keep_going: KeepGoing) -> bool:
+    def _is_back(self, peer: Peer, opening: Opening, keep_going: KeepGoing) -> bool:
         """Call a machine until it is there again; false where it is not in time.
 
         One that was lost long ago, while nobody asked for a text, is called once.

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from edgellm.distributed.links.call import call
@@ -21,6 +22,19 @@ from edgellm.models.layers import KeepGoing, always
 
 Request = tuple[int, Mapping[str, Any], Sequence[memoryview]]
 Reply = tuple[Mapping[str, Any], memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first request to a machine, which is asked again when it comes back.
+
+    Attributes:
+        head: what it is asked.
+        body: an adapter's numbers, if there is one.
+    """
+
+    head: Mapping[str, Any]
+    body: Sequence[memoryview] = ()
 
 
 class Peer:
@@ -63,7 +77,7 @@ class Peer:
         return self._pulse.heard_at
 
     def join_again(
-        self, opening: Mapping[str, Any], *, seconds: float = PATIENCE_SECONDS
+        self, opening: Opening, *, seconds: float = PATIENCE_SECONDS
     ) -> Mapping[str, Any]:
         """Connect to a machine that was lost, and return what it answers to ``opening``.
 
@@ -87,7 +101,7 @@ class Peer:
         self.generation += 1
         self.is_lost = False
         try:
-            answer, _ = self.request(opening)
+            answer, _ = self.request(opening.head, opening.body)
         except BaseException:
             self.is_lost = True
             raise
@@ -254,6 +268,19 @@ class Peer:
         except EdgeLLMError as error:
             self._missed = error
             self._replies.put((number, error))
+
+
+@contextmanager
+def opening_all(
+    peers: Sequence[Peer], openings: Sequence[Opening]
+) -> Iterator[Callable[[], list[Reply]]]:
+    """Open the parts of several machines at once; yields and raises as ``asking_all`` does."""
+    with ExitStack() as asked:
+        answers = [
+            asked.enter_context(peer.asking(opening.head, opening.body))
+            for peer, opening in zip(peers, openings, strict=True)
+        ]
+        yield lambda: [answer(always) for answer in answers]
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgellm.distributed.parts.cut import Window
 from edgellm.distributed.parts.part import run_window
 from edgellm.distributed.parts.wire import packed, unpacked
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.peer import Opening, Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, advance
 from edgellm.distributed.remote.stages import StagedPass, in_pieces, joined
 from edgellm.models.layers import (
@@ -73,7 +73,7 @@ class RemoteLayers(ClusterLayers):
         peers: Sequence[Peer],
         windows: Sequence[Window],
         *,
-        openings: Sequence[Mapping[str, Any]],
+        openings: Sequence[Opening],
         streams_weights: bool,
         takes_trees: bool,
         wait: float,

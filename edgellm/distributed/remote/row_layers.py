@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,7 +16,7 @@ from edgellm.distributed.parts.part import Part
 from edgellm.distributed.parts.row_pass import Columns, RowPass
 from edgellm.distributed.parts.rows import RowLayers, RowShare
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
-from edgellm.distributed.remote.peer import Peer, Reply, asking_all
+from edgellm.distributed.remote.peer import Opening, Peer, Reply, asking_all
 from edgellm.distributed.remote.remote_cache import advance
 from edgellm.errors import ClosedError, EdgeLLMError
 from edgellm.models.cpu.linear import CpuLinear
@@ -48,7 +47,7 @@ class GatheredLayers(ClusterLayers):
         self,
         local: Part[RowLayers],
         peers: Sequence[Peer],
-        openings: Sequence[Mapping[str, Any]],
+        openings: Sequence[Opening],
         *,
         shares: Sequence[RowShare],
         columns: Columns,

@@ -10,7 +10,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed.links.machines import read_machines, secret_file
 from edgellm.distributed.links.secret import read_secret
 from edgellm.distributed.parts.part import shared_settings
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.peer import Opening, Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache
 from edgellm.errors import MachineError
 from edgellm.memory_plan.plan_checkpoint import plan_for
@@ -39,8 +39,8 @@ def test_one_that_was_busy_meanwhile_is_used_again(call):
     with closing(call()) as peer:
         lose(peer)
         with closing(call()), pytest.raises(MachineError, match="another cluster"):
-            peer.join_again(ECHO)
-        peer.join_again(ECHO)
+            peer.join_again(Opening(ECHO))
+        peer.join_again(Opening(ECHO))
         assert not peer.is_lost
 
 
@@ -50,7 +50,7 @@ def test_one_with_other_files_stays_refused(call):
         lose(peer)
         for _ in range(2):
             with pytest.raises(MachineError, match="other files"):
-                peer.join_again(ECHO)
+                peer.join_again(Opening(ECHO))
             assert peer.is_lost
 
 
@@ -64,7 +64,7 @@ def test_a_copy_of_what_is_gone_is_made_anew(call, tiny_folder):
         peer.request(opening)
         cache = RemoteCache(peer, layers, capacity=CONTEXT, reserve=CONTEXT, context=None)
         lose(peer)
-        peer.join_again(opening)
+        peer.join_again(Opening(opening))
         twin = cache.copy_prefix(0, CONTEXT)
         twin.begin_pass()
         assert twin.finite_layers() == [True]
