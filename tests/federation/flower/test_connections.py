@@ -79,11 +79,15 @@ def wait_for(fleet, names):
 def test_numbers_arrive_as_they_were_and_all_end_in_the_end(opened):
     fleet, invitations, _, _ = opened
     large = np.random.default_rng(0).standard_normal(2_000_000).astype(np.float32)  # in two parts
-    clients = [Client(one) for one in invitations]
+    # other numbers of each: Flower sends what two have in common once
+    clients = [
+        Client(one, functools.partial(lambda more, asked: asked.numbers + more, more))
+        for more, one in enumerate(invitations, 1)
+    ]
     wait_for(fleet, ["client-1", "client-2"])
     answers = dict(fleet.ask(task(numbers=large), fleet.present(), 30))
-    for name in ("client-1", "client-2"):
-        assert (answers[name].numbers == large + 1).all()
+    for more, name in enumerate(("client-1", "client-2"), 1):
+        assert (answers[name].numbers == large + more).all()
         assert answers[name].figures == {"loss": 1.5}
         assert answers[name].weight == 2.0
     sent, received = fleet.traffic()
