@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendError
-from edgellm.kernels.codegen.abi import MAX_ROWS, NORM
+from edgellm.kernels.codegen.abi import MAX_EXACT_ROWS, MAX_ROWS, NORM
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.kernel_engine import (
     KernelEngine,
@@ -76,10 +76,25 @@ class CpuLinear:
     def rows(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the product of rows (L, in), in memory of its own."""
         results = np.empty((len(inputs), self.out_features), np.float32)
+        multiply = self._multiply
+        if len(inputs) > MAX_EXACT_ROWS and self._norm is None:
+            inputs, multiply = np.ascontiguousarray(inputs), self._multiply_in_place
         for begin in range(0, len(inputs), MAX_CALL_TOKENS):
             end = begin + MAX_CALL_TOKENS
-            self._multiply(inputs[begin:end], results[begin:end])
+            multiply(inputs[begin:end], results[begin:end])
         return results
+
+    def _multiply_in_place(
+        self, inputs: npt.NDArray[np.float32], results: npt.NDArray[np.float32]
+    ) -> None:
+        """Do the same as ``_multiply`` where rows lie: copies of many cost more than new steps."""
+        engine, version = self._engine, -1
+        x, out, tokens = inputs.ctypes.data, results.ctypes.data, len(inputs)
+        with engine.lock:
+            while version != engine.workspace.version:
+                version = engine.workspace.version
+                steps = product_steps(engine, self._matrices, x, out, tokens=tokens)
+            engine.run(step_array(steps), tokens)
 
     def _multiply(self, inputs: npt.NDArray[np.float32], results: npt.NDArray[np.float32]) -> None:
         """Compute ``results`` (L, out) of inputs (L, in), at most MAX_CALL_TOKENS of them."""
