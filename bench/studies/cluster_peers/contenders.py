@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,9 @@ ENDLESS = 100_000
 
 CONTEXT = 2048
 
+SAMPLE = 4
+"""Tokens in a row that are timed together; the fastest of them counts."""
+
 MLX_PART = 8
 """mlx-lm generates so many times fewer tokens: on a processor each takes seconds."""
 
@@ -33,7 +35,7 @@ class Contender:
         program: the name of the program.
         way: how it is divided; ``one``: not at all.
         timed: the command on the first machine that times tokens.
-        seconds: returns the seconds of a token from what that prints.
+        seconds: returns the seconds of a token, in the fastest sample, from what that prints.
         endless: the command on the first machine that generates for as long as it may; it prints
             as tokens come.
         other: the command on the second machine.
@@ -93,7 +95,7 @@ def llama_cpp(
 ) -> list[Contender]:
     """Return llama.cpp on one machine, and with half of the layers on an RPC server."""
     timed = [str(binaries / "llama-bench"), "-m", str(gguf), "-t", "1", "-p", "0"]
-    timed += ["-n", str(tokens), "-r", "1", "-o", "json"]
+    timed += ["-n", str(SAMPLE), "-r", str(max(1, tokens // SAMPLE)), "-o", "json"]
     endless = [str(binaries / "llama-completion"), "-m", str(gguf), "-t", "1", "-no-cnv"]
     endless += ["-p", "Once upon a time", "-n", str(CONTEXT - 8), "-c", str(CONTEXT)]
     endless += ["--ignore-eos", "--simple-io"]
@@ -139,13 +141,21 @@ def mlx_lm(model: Path, places: Network, folder: Path, tokens: int) -> list[Cont
 
 
 def _seconds_of_ours(printed: str) -> float:
-    return float(statistics.median(json.loads(printed.splitlines()[-1])["seconds"]))
+    return _fastest(json.loads(printed.splitlines()[-1])["seconds"])
 
 
 def _seconds_of_llama_bench(printed: str) -> float:
     [test] = json.loads(printed[printed.index("[") :])
-    return 1 / float(test["avg_ts"])
+    return 1 / max(test["samples_ts"])
 
 
 def _seconds_of_lines(printed: str) -> float:
-    return statistics.median(map(float, printed.split()))
+    return _fastest(list(map(float, printed.split())))
+
+
+def _fastest(seconds: Sequence[float]) -> float:
+    """Return the seconds of a token in the fastest sample, of tokens in a row."""
+    return min(
+        sum(seconds[begin : begin + SAMPLE]) / len(seconds[begin : begin + SAMPLE])
+        for begin in range(max(1, len(seconds) - SAMPLE + 1))
+    )

@@ -80,7 +80,7 @@ def test_ratios_are_to_the_same_program_on_one_machine():
     peer = Contender("peer", "rows", timed=(), seconds=float, other=["x"])
     rows = rows_of(
         [one, two, peer],
-        {0: [0.1, 0.2, 0.3], 1: [0.4, 0.1, 0.1]},
+        {0: [0.2, 0.3, 0.2], 1: [0.4, 0.1, 0.3]},
         {(1, "killed"): {"ended": 1.25, "code": 1}, (2, "stopped"): {"ended": None, "code": None}},
     )
     assert [row.get("ratio") for row in rows] == [None, 2.0, None]
@@ -109,9 +109,9 @@ def test_programs_are_given_the_same_model_threads_and_machines(tmp_path):
         ["10.77.0.2:5001"],
     ]
     printed = {
-        "edgellm": 'loaded\n{"seconds": [0.5, 0.25, 0.25]}\n',
-        "llama.cpp": 'a word before\n[{"avg_ts": 4.0}]\n',
-        "mlx-lm": "0.25\n0.5\n0.25\n",
+        "edgellm": 'loaded\n{"seconds": [0.5, 0.125, 0.25, 0.25, 0.375, 0.75]}\n',
+        "llama.cpp": 'a word before\n[{"avg_ts": 3.0, "samples_ts": [2.0, 4.0]}]\n',
+        "mlx-lm": "0.125\n0.25\n0.375\n",
     }
     for one in found:
         assert one.seconds(printed[one.program]) == 0.25
