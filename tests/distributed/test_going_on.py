@@ -108,13 +108,17 @@ def test_a_machine_that_was_lost_while_nobody_asked_is_called_again(tiny_folder,
 
 
 TRAFFIC = [
-    ("llama-3.2", "windows", 5),
-    *(pytest.param("llama-3.2", "windows", seed, marks=pytest.mark.slow) for seed in range(5)),
-    *(pytest.param("llama-3.2", "rows", seed, marks=pytest.mark.slow) for seed in range(5)),
-    *(pytest.param("mistral-window", "windows", seed, marks=pytest.mark.slow) for seed in range(5)),
+    (kind, split, seed)
+    for kind, split in [
+        ("llama-3.2", "windows"),
+        ("llama-3.2", "rows"),
+        ("mistral-window", "windows"),
+    ]
+    for seed in range(6)
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:machine.*texts are computed again:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:machine.*waiting for it:RuntimeWarning")
 @pytest.mark.parametrize(("kind", "split", "seed"), TRAFFIC)

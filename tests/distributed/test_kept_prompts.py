@@ -24,7 +24,7 @@ def parts_in(folder):
     return sorted({path.parent for path in folder.rglob("*.safetensors")})
 
 
-@pytest.mark.parametrize("split", ["windows", "rows"])
+@pytest.mark.parametrize("split", ["windows", pytest.param("rows", marks=pytest.mark.slow)])
 def test_the_next_cluster_begins_with_what_is_kept(tiny_folder, tmp_path, kept, split):
     folder = tiny_folder("llama-3.2")
     with edgellm.load(folder, **LOAD) as llm:

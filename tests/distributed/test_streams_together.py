@@ -36,8 +36,7 @@ def run(engine):
     return found, served
 
 
-@pytest.mark.parametrize("others", [1, 2])
-@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "seed": 5}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize(("others", "how"), [(1, {}), (2, {"temperature": 1.0, "seed": 5})])
 def test_groups_in_turn_say_what_one_machine_says(quantized, tmp_path, others, how):
     how = {"max_tokens": 100, **how}  # caches grow in between
     with edgellm.load(quantized, **LOAD) as llm:
