@@ -138,6 +138,14 @@ class Peer:
 
     def call_lane(self, head: Mapping[str, Any]) -> Lane:
         """Return a lane to the machine, which ends with its heartbeats. Raises MachineError."""
+        try:
+            return self._called_lane(head)
+        except MachineError:
+            # it may have ended the session, and said so to nobody who was waiting
+            self.is_lost = True
+            raise
+
+    def _called_lane(self, head: Mapping[str, Any]) -> Lane:
         link = call(self.machine, self._secret)
         try:
             link.set_timeout(HANDSHAKE_SECONDS)
