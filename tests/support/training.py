@@ -29,11 +29,12 @@ def open_training(
     buffers=2,
     lora=LORA,
     activations="float",
+    threads=None,
     recompute=True,
     on_disk=0,
 ):
     """A model that is open for training; of ``on_disk`` layers kept inputs are in a file."""
-    settings = LoadSettings(activations=activations)
+    settings = LoadSettings(activations=activations, threads=threads)
     checkpoint = read_checkpoint(folder)
     memory = LayersInMemory(pinned, buffers, recompute)
     inputs = InputsOnDisk(folder, on_disk, 1 << 20) if on_disk else None

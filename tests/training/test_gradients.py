@@ -101,6 +101,13 @@ def test_inputs_that_are_kept_in_a_file_give_the_same_bits(folders, whole, on_di
     assert are_equal(found.by_changes, whole.by_changes)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bits_do_not_depend_on_threads(folders, whole, threads):
+    found, _ = computed(folders["llama"], pinned=range(LAYERS), threads=threads)
+    assert found.loss == whole.loss
+    assert are_equal(found.by_changes, whole.by_changes)
+
+
 def test_int8_activations_give_the_same_bits_paged_too(folders):
     whole, _ = computed(folders["llama"], pinned=range(LAYERS), rounds=2, activations="int8")
     paged, _ = computed(folders["llama"], activations="int8")
