@@ -146,7 +146,7 @@ def _seconds_of_ours(printed: str) -> float:
 
 def _seconds_of_llama_bench(printed: str) -> float:
     [test] = json.loads(printed[printed.index("[") :])
-    return 1 / max(test["samples_ts"])
+    return 1 / max(float(rate) for rate in test["samples_ts"])
 
 
 def _seconds_of_lines(printed: str) -> float:
