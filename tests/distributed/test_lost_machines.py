@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,18 +48,22 @@ def load(tiny_folder):
     return load
 
 
-@contextmanager
-def missed(llm, port):
-    """A block that takes a machine away amid a text: an error names it, and comes in time."""
+def begun_text(llm):
+    """A text of which one token is there."""
     stream = llm.stream(PROMPT, max_tokens=150)
     next(stream)
-    yield
-    begun = time.monotonic()
+    return stream
+
+
+def missed(stream, port):
+    """The rest of a text is an error that names the machine."""
     with pytest.raises(edgellm.MachineError, match=f"127.0.0.1:{port} is gone"):
         for _ in stream:
             pass
-    assert time.monotonic() - begun < SECONDS
-    with pytest.raises(edgellm.MachineError):  # from then on at once
+
+
+def missed_again(llm):
+    with pytest.raises(edgellm.MachineError):
         llm.generate(PROMPT)
 
 
@@ -67,31 +71,35 @@ def test_killed_in_the_middle_of_a_text(tiny_folder, tmp_path, load):
     with (
         one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts),
         load(hosts, machine_wait=2) as llm,
-        missed(llm, member.port),
     ):
+        stream = begun_text(llm)
         member.end()
+        begun = time.monotonic()
+        missed(stream, member.port)
+        missed_again(llm)
+        assert time.monotonic() - begun < SECONDS
     assert MACHINE_WAIT < SECONDS
 
 
-def test_stopped(tiny_folder, tmp_path, load):
-    with (
-        one_member(tiny_folder("llama-3.2"), tmp_path) as (member, hosts),
-        load(hosts) as llm,
-        missed(llm, member.port),
-    ):
-        member.end(signal.SIGSTOP)
-
-
-def test_cable_cut(tiny_folder, tmp_path, load):
+def test_stopped_or_cable_cut(tiny_folder, tmp_path, load):
+    """Two clusters, so that what is waited for is waited for once."""
     secret = new_secret()
     with (
+        one_member(tiny_folder("llama-3.2"), tmp_path) as (stopped, hosts),
+        load(hosts) as first,
         MemberProcess(tiny_folder("llama-3.2"), secret) as member,
         Relay(member.port) as relay,
-        load(write_hosts(tmp_path, [relay.port], secret)) as llm,
+        load(write_hosts(tmp_path / "cable", [relay.port], secret)) as second,
+        ThreadPoolExecutor() as side_by_side,
     ):
-        with missed(llm, relay.port):
-            relay.cut()
-        # the other side finds it out too, and waits for the next cluster
+        streams = [begun_text(first), begun_text(second)]
+        stopped.end(signal.SIGSTOP)
+        relay.cut()
+        begun = time.monotonic()
+        list(side_by_side.map(missed, streams, [stopped.port, relay.port]))
+        assert time.monotonic() - begun < SECONDS
+        list(side_by_side.map(missed_again, [first, second]))
+        # the other side of the cable finds it out too, and waits for the next cluster
         ends = time.monotonic() + SECONDS
         while "is gone" not in member.said and time.monotonic() < ends:
             time.sleep(0.1)
