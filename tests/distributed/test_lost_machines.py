@@ -14,7 +14,7 @@ from support.paged import PROMPT
 from support.relay import Relay
 
 import edgellm
-from edgellm.bench.studies.cluster import processor_seconds
+from edgellm.bench.studies.clusters.two_processes import processor_seconds
 from edgellm.distributed.links.secret import new_secret
 from edgellm.settings.defaults import MACHINE_WAIT
 

@@ -1,6 +1,5 @@
 """Machines that page rows of every matrix give what one gives, at the rate of all disks."""
 
-import statistics
 import time
 from contextlib import closing
 

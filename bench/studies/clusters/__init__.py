@@ -1,4 +1,5 @@
 """Clusters on one machine: network namespaces, links of a delay and a rate, throttled disks.
 
-``training.py`` measures training on two machines without any of that.
+``two_processes.py``, ``streams.py`` and ``training.py`` measure two processes without any of that,
+and ``peers`` other programs beside ours.
 """

@@ -59,7 +59,7 @@ def network(machines: int, link: Link) -> Iterator[Network]:
         raise ConfigError(
             "network namespaces are made by root alone, on Linux, with the program ip",
             hint="run it there as root, or measure processes without links: "
-            "python -m edgellm.bench.studies.cluster MODEL",
+            "python -m edgellm.bench.studies.clusters.two_processes MODEL",
         )
     if not Path("/dev/net/tun").exists():
         raise ConfigError("this system has no TUN devices", hint="modprobe tun, if it is a module")

@@ -13,7 +13,7 @@ import argparse
 import statistics
 import time
 
-from edgellm.bench.studies.cluster import PROMPT, other_process
+from edgellm.bench.studies.clusters.two_processes import PROMPT, other_process
 from edgellm.console.terminal import write_line
 from edgellm.engine.turns import TRIED_ROUNDS
 from edgellm.llm import LLM

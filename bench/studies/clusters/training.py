@@ -26,8 +26,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from edgellm.bench.studies.cluster import other_process
 from edgellm.bench.studies.clusters.member import Process
+from edgellm.bench.studies.clusters.two_processes import other_process
 from edgellm.console.terminal import write_line
 from edgellm.console.units import size
 from edgellm.settings import LoadSettings

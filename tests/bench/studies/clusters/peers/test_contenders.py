@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from edgellm.bench.studies.cluster_peers.__main__ import COLUMNS, after_a_loss, measured, rows_of
-from edgellm.bench.studies.cluster_peers.contenders import Contender, llama_cpp, mlx_lm, ours
 from edgellm.bench.studies.clusters.network import Network
+from edgellm.bench.studies.clusters.peers.__main__ import COLUMNS, after_a_loss, measured, rows_of
+from edgellm.bench.studies.clusters.peers.contenders import Contender, llama_cpp, mlx_lm, ours
 from edgellm.bench.tables.text_tables import as_table
 from edgellm.distributed.links.machines import read_machines
 from edgellm.errors import BackendError

@@ -1,6 +1,6 @@
 """Measure what a second machine costs and gives, where it is a process on this one.
 
-    python -m edgellm.bench.studies.cluster MODEL [--memory 500MB] [--tokens 100] [--split rows]
+    python -m edgellm.bench.studies.clusters.two_processes MODEL [--memory 500MB] [--split rows]
 
 The model runs in one process and in two, in turns, with one thread each, and the same memory each.
 Reported are: whether the logits are equal bit for bit; the time of a token, the median of the

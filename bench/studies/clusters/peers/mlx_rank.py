@@ -1,6 +1,6 @@
 """A rank of mlx-lm, which computes alone or, where MLX finds others, by its tensor split.
 
-    python -m edgellm.bench.studies.cluster_peers.mlx_rank MODEL TOKENS
+    python -m edgellm.bench.studies.clusters.peers.mlx_rank MODEL TOKENS
 
 The first rank prints the seconds of each token, a line each.
 """

@@ -1,6 +1,6 @@
 """Set edgellm on two machines beside llama.cpp's RPC and mlx-lm's tensor split.
 
-    python -m edgellm.bench.studies.cluster_peers MODEL [--llama FOLDER] [--gguf FILE]
+    python -m edgellm.bench.studies.clusters.peers MODEL [--llama FOLDER] [--gguf FILE]
         [--delay 100us] [--rate 125MB] [--tokens 24] [--rounds 3] [--losses]
         [--programs edgellm,llama.cpp,mlx-lm]
 
@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.bench.speed.variants import prepare_variant
-from edgellm.bench.studies.cluster_peers.contenders import Contender, llama_cpp, mlx_lm, ours
 from edgellm.bench.studies.clusters.__main__ import seconds_from
 from edgellm.bench.studies.clusters.network import Link, Network, network
+from edgellm.bench.studies.clusters.peers.contenders import Contender, llama_cpp, mlx_lm, ours
 from edgellm.bench.tables.text_tables import Column, as_table, number
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.console.terminal import write_json, write_line

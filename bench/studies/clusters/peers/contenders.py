@@ -123,7 +123,7 @@ def mlx_lm(model: Path, places: Network, folder: Path, tokens: int) -> list[Cont
     ring.write_text(
         json.dumps([[f"{places.address(place)}:{RING_PORT + place}"] for place in range(2)])
     )
-    command = [sys.executable, "-m", "edgellm.bench.studies.cluster_peers.mlx_rank", str(model)]
+    command = [sys.executable, "-m", "edgellm.bench.studies.clusters.peers.mlx_rank", str(model)]
     ranks = [{"MLX_RANK": str(rank), "MLX_HOSTFILE": str(ring)} for rank in range(2)]
     timed = [*command, str(max(2, tokens // MLX_PART))]
     return [
