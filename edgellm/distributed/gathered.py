@@ -118,10 +118,11 @@ def call_machines(
 
     Raises MachineError where one cannot be reached, refuses, or is not like this one.
     """
+    machines = machines_of(settings)
     secret = read_secret(secret_file(given_path(settings.machines or "")))
     own = folder_digests(model.folder.path)
     peers = []
-    for machine in machines_of(settings)[1:]:
+    for machine in machines[1:]:
         peer = Peer(machine, secret)
         stack.callback(peer.close)
         require_alike(machine.name, versions(), peer.facts["versions"], "version")

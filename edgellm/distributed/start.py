@@ -47,14 +47,14 @@ class StartedMachines:
         self._model = model
         self._secret = secret
         self._edgellm = edgellm
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: list[tuple[Machine, subprocess.Popen[bytes]]] = []
 
     def __enter__(self) -> StartedMachines:
         """Start them. Raises MachineError where there is no ssh."""
         try:
             for machine in self._machines:
                 if machine.ssh is not None:
-                    self._running[machine.name] = self._start(machine)
+                    self._running.append((machine, self._start(machine)))
         except BaseException:
             self._end()
             raise
@@ -87,10 +87,7 @@ class StartedMachines:
 
     def _start(self, machine: Machine) -> subprocess.Popen[bytes]:
         assert machine.ssh is not None, "only those are started"
-        words = [*shlex.split(self._edgellm), "cluster", "join", self._model, "--secret", "-"]
-        words += ["--address", machine.address.host, "--port", str(machine.address.port)]
-        if machine.memory is not None:
-            words += ["--memory", machine.memory]
+        words = [*shlex.split(self._edgellm), *join_words(machine, self._model, "-")]
         try:
             started = subprocess.Popen(
                 ["ssh", *SSH_OPTIONS, "--", machine.ssh, shlex.join(words)],
@@ -108,28 +105,37 @@ class StartedMachines:
 
     def _look(self) -> None:
         """Tell the machines that this one is there; raise MachineError where one has ended."""
-        for process in self._running.values():
+        for _, process in self._running:
             _tell(process, b"\n")
-        for name, process in self._running.items():
+        for machine, process in self._running:
             code = process.poll()
             if code is not None:
                 raise MachineError(
-                    f"edgellm has ended on machine {name}, with exit code {code}",
+                    f"edgellm has ended on machine {machine.name}, with exit code {code}",
                     hint="see what it said above, and try there what ssh would: ssh "
-                    f"{name} {self._edgellm} --version",
+                    f"{machine.ssh} {self._edgellm} --version",
                 )
 
     def _end(self) -> None:
-        for process in self._running.values():
+        for _, process in self._running:
             assert process.stdin is not None, "it is a pipe"
             with suppress(BrokenPipeError):
                 process.stdin.close()
-        for process in self._running.values():
+        for _, process in self._running:
             try:
                 process.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def join_words(machine: Machine, model: str, secret: str) -> list[str]:
+    """Return the words after ``edgellm`` that start a machine with a file for its secret."""
+    words = ["cluster", "join", model, "--secret", secret]
+    words += ["--address", machine.address.host, "--port", str(machine.address.port)]
+    if machine.memory is not None:
+        words += ["--memory", machine.memory]
+    return words
 
 
 def _tell(process: subprocess.Popen[bytes], data: bytes) -> None:

@@ -54,7 +54,6 @@ def join(
     edgellm cluster start makes; it never goes over the network.
     """
     require_backend()
-    import getpass
     import sys
     import threading
 
@@ -74,7 +73,7 @@ def join(
     elif secret:
         key = read_secret(given_path(secret))
     else:
-        key = check_secret(getpass.getpass("secret: "))
+        key = check_secret(_asked_secret())
     member = Member(
         _held(model), settings, place, key, say=terminal.note, make_session=TrainingSession
     )
@@ -85,6 +84,25 @@ def join(
         member.serve()
     finally:
         member.close()
+
+
+def _asked_secret() -> str:
+    """Ask for the secret. Raises ConfigError where nobody can be asked."""
+    import getpass
+    import sys
+
+    from edgellm.errors import ConfigError
+
+    try:
+        if sys.stdin.isatty():
+            return getpass.getpass("secret: ")
+    except EOFError:
+        pass  # Ctrl-D
+    raise ConfigError(
+        "the secret is missing",
+        hint="--secret hosts.json.secret, a copy of what edgellm cluster start has written; or "
+        "--secret -, which reads it from standard input",
+    )
 
 
 def _end_with_input() -> None:

@@ -45,10 +45,12 @@ def start(
     MODEL is called the same on all of them. Machines without ssh in the file are started by hand;
     the secret lies beside the file.
     """
+    import shlex
+
     from edgellm.console import terminal
     from edgellm.distributed.links.machines import read_machines, secret_file
     from edgellm.distributed.links.secret import new_secret, write_secret
-    from edgellm.distributed.start import StartedMachines
+    from edgellm.distributed.start import StartedMachines, join_words
     from edgellm.files.given_path import given_path
 
     path = given_path(hosts)
@@ -56,10 +58,10 @@ def start(
     write_secret(secret_file(path), secret)
     for machine in machines:
         if machine.ssh is None:
+            words = shlex.join(join_words(machine, model, secret_file(path).name))
             terminal.note(
-                f"on the machine at {machine.address.host}, start: {edgellm} cluster join {model} "
-                f"--address {machine.address.host} --port {machine.address.port} "
-                f"--secret FILE, a copy of {secret_file(path)}"
+                f"on the machine at {machine.address.host}, beside a copy of {secret_file(path)}: "
+                f"{edgellm} {words}"
             )
     with StartedMachines(machines, model, secret, edgellm=edgellm) as started:
         started.wait_until_ready(wait)

@@ -18,8 +18,8 @@ def status(hosts: Hosts, *, json: options.Json = False) -> None:
     from edgellm.files.given_path import given_path
 
     path = given_path(hosts)
-    secret = read_secret(secret_file(path))
-    found = {machine.name: machine_status(machine, secret) for machine in read_machines(path)[1:]}
+    machines, secret = read_machines(path), read_secret(secret_file(path))
+    found = {machine.name: machine_status(machine, secret) for machine in machines[1:]}
     if json:
         terminal.write_json({"machines": found})
     else:

@@ -13,6 +13,8 @@ DEFAULT_PORT = 47110
 VIRTUAL_NETWORKS = ipaddress.ip_network("100.64.0.0/10")
 """Addresses that virtual private networks such as Tailscale give; they lead nowhere outside."""
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 PRIVATE_HINT = "name a private address, such as 192.168.1.10, or 127.0.0.1 with a tunnel of ssh"
 
 
@@ -51,7 +53,7 @@ def parse_address(text: str, port: int = DEFAULT_PORT) -> Address:
 def require_private(host: str) -> str:
     """Return an address if it is private or this machine's own. Raises ConfigError."""
     try:
-        address = ipaddress.ip_address(host)
+        address = _without_wrapping(ipaddress.ip_address(host))
     except ValueError:
         raise ConfigError(
             f"{shown(host)} is no IP address",
@@ -61,9 +63,18 @@ def require_private(host: str) -> str:
         raise ConfigError(
             f"{host} stands for all networks that this machine is in", hint=PRIVATE_HINT
         )
-    if address.is_multicast:
+    if address.is_multicast or (address.version == 4 and address.is_reserved):
         raise ConfigError(f"{host} is the address of no machine", hint=PRIVATE_HINT)
     # link-local and loopback addresses are private, too
     if not address.is_private and address not in VIRTUAL_NETWORKS:
         raise ConfigError(f"{host} is a public address", hint=PRIVATE_HINT)
     return str(address)
+
+
+def _without_wrapping(address: _Address) -> _Address:
+    """Return the address that an IPv6 one stands for: ``::ffff:0.0.0.0`` listens as 0.0.0.0."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None and not address.scope_id.isprintable():
+            raise ValueError("no network interface is called so")
+        return address.ipv4_mapped or address
+    return address

@@ -116,7 +116,13 @@ class Link:
         self._received += 1
         if not hmac.compare_digest(tag, prefix[_PREFIX.size :]):
             raise self._forged()
-        return json.loads(bytes(head)), body
+        try:
+            told = json.loads(bytes(head))
+        except (ValueError, RecursionError):
+            raise self._forged() from None
+        if not isinstance(told, dict):
+            raise self._forged()
+        return told, body
 
     def wait(self, seconds: float) -> bool:
         """Wait for something to receive; return whether there is. Raises OSError, ValueError."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ from edgellm.distributed.links.addresses import DEFAULT_PORT, Address, parse_add
 from edgellm.errors import ConfigError
 from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import loads_strict, quoted
+from edgellm.setting_values import is_int
+from edgellm.settings.sizes import MAX_SIZE, parse_memory
 
 MAX_MACHINES = 64
+
+MAX_NAME = 255
+"""Letters of what ssh calls a machine."""
 
 _FORM = (
     'it is a list such as [{"ssh": "first", "ips": ["192.168.1.10"]}, '
@@ -24,7 +30,7 @@ class Machine:
     """A machine of a cluster.
 
     Attributes:
-        name: what errors and tables call it.
+        name: what errors and tables call it, and no other.
         address: where it listens.
         ssh: what ssh calls it; None where it is started by hand.
         memory: its budget, as ``--memory`` has it; None: its own default.
@@ -48,9 +54,14 @@ def read_machines(path: Path) -> list[Machine]:
         raise ConfigError(f"{path} cannot be read as JSON: {error}", hint=_FORM) from error
     if isinstance(document, dict):
         document = document.get("hosts")
-    if not isinstance(document, list) or not 2 <= len(document) <= MAX_MACHINES:
+    if not isinstance(document, list) or len(document) < 2:
         raise ConfigError(f"{path} does not name two machines or more", hint=_FORM)
-    machines = [_machine(entry, path) for entry in document]
+    if len(document) > MAX_MACHINES:
+        raise ConfigError(
+            f"{path} names {len(document)} machines",
+            hint=f"a cluster has {MAX_MACHINES} at most",
+        )
+    machines = _named_apart([_machine(entry, path) for entry in document])
     seen: dict[Address, str] = {}
     for machine in machines[1:]:
         if machine.address in seen:
@@ -66,6 +77,17 @@ def secret_file(hosts: Path) -> Path:
     return hosts.with_name(f"{hosts.name}.secret")
 
 
+def _named_apart(machines: list[Machine]) -> list[Machine]:
+    """Return machines of which no two have the same name: one ssh name may have several ports."""
+    counts = Counter(machine.name for machine in machines)
+    return [
+        replace(machine, name=f"{machine.name} at {machine.address}")
+        if counts[machine.name] > 1 and machine.ssh is not None
+        else machine
+        for machine in machines
+    ]
+
+
 def _machine(entry: Any, path: Path) -> Machine:
     if isinstance(entry, list):
         entry = {"ips": entry}
@@ -75,10 +97,22 @@ def _machine(entry: Any, path: Path) -> Machine:
     memory = entry.get("memory")
     if not isinstance(addresses, list) or not addresses or not isinstance(addresses[0], str):
         raise ConfigError(f"{path} has a machine without an address", hint=_FORM)
-    for key, value, kind in (("ssh", ssh, str), ("port", port, int), ("memory", memory, str)):
-        if value is not None and not isinstance(value, kind):
+    for key, value in (("ssh", ssh), ("memory", memory)):
+        if value is not None and not isinstance(value, str):
             raise ConfigError(f"{path}: {key} is {quoted(value)}", hint=_FORM)
-    if ssh is not None and (not ssh or ssh.startswith("-") or any(map(str.isspace, ssh))):
+    if not is_int(port) or not 0 < port < 1 << 16:
+        raise ConfigError(f"{path}: port is {quoted(port)}", hint="a port is 1 to 65535")
+    if ssh is not None and not _is_ssh_name(ssh):
         raise ConfigError(f"{path}: ssh is {quoted(ssh)}, which names no machine", hint=_FORM)
+    parse_memory(memory, MAX_SIZE)
     address = parse_address(addresses[0], port)
     return Machine(ssh or str(address), address, ssh, memory)
+
+
+def _is_ssh_name(ssh: str) -> bool:
+    return (
+        0 < len(ssh) <= MAX_NAME
+        and ssh.isprintable()
+        and " " not in ssh
+        and not ssh.startswith("-")
+    )

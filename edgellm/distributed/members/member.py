@@ -34,6 +34,9 @@ MAX_CALLERS = 16
 TIDY_SECONDS = 2.0
 """A cluster that comes waits so long for the one before to be gone."""
 
+USES = ("control", "data", "rows", "heartbeats")
+"""What those may call for who come to stay."""
+
 AGAIN_SECONDS = 0.1
 """After a caller that could not be let in."""
 
@@ -183,15 +186,21 @@ class Member:
                     self._current = token, session
                     self._sessions.put(self._current)
                     return True
-        link.send(
-            error_document(
-                MachineError(
-                    "it computes for another cluster",
-                    hint="wait until that one ends, or give each its own --port",
-                )
-            )
-        )
+        link.send(error_document(_no_room(head)))
         return False
+
+
+def _no_room(head: Mapping[str, Any]) -> MachineError:
+    """Return why a caller who knows the secret is not let in."""
+    if head.get("for") not in USES:
+        return MachineError(
+            "it does not know what it was called for",
+            hint="run the same version of edgellm on all machines",
+        )
+    return MachineError(
+        "it computes for another cluster",
+        hint="wait until that one ends, or give each its own --port",
+    )
 
 
 def _listen(address: Address) -> socket.socket:

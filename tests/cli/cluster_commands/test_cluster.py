@@ -1,5 +1,6 @@
 """``edgellm cluster``: machines are started by ssh, asked for, used and ended."""
 
+import io
 import json
 import os
 import shlex
@@ -115,10 +116,11 @@ def test_a_machine_that_cannot_start_is_named(folder, tmp_path, environment):
 
 def test_machines_started_by_hand_are_told_how(folder, tmp_path):
     hosts = tmp_path / "hosts.json"
-    hosts.write_text(json.dumps([["127.0.0.1"], ["127.0.0.1:1"]]))
+    hosts.write_text(json.dumps([["127.0.0.1"], {"ips": ["127.0.0.1:1"], "memory": "8GB"}]))
     done = edgellm("cluster", "start", folder, hosts, "--wait", "0", environment=dict(os.environ))
     assert done.returncode == 1
-    assert f"cluster join {folder} --address 127.0.0.1 --port 1 --secret FILE" in done.stderr
+    words = f"cluster join {folder} --secret hosts.json.secret --address 127.0.0.1 --port 1"
+    assert f"edgellm {words} --memory 8GB" in done.stderr
     assert "cannot be reached" in done.stderr
 
 
@@ -146,7 +148,25 @@ def test_plan_says_what_each_machine_holds(folder, tmp_path):
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "8.8.8.8", "::"])
+def test_a_secret_that_nobody_can_be_asked_for(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["cluster", "join", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "the secret is missing" in error
+    assert "hint: --secret hosts.json.secret" in error
+
+
+def test_a_file_of_machines_that_is_not_there_is_named(folder, tmp_path, capsys):
+    hosts = str(tmp_path / "hosts.json")
+    for words in (
+        ["cluster", "status", hosts],
+        ["generate", str(folder), "x", "--machines", hosts],
+    ):
+        assert main(words) != 0
+        assert f"{hosts} cannot be read: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "8.8.8.8", "::", "::ffff:0.0.0.0"])
 def test_join_listens_at_no_public_address(folder, tmp_path, capsys, address):
     secret = tmp_path / "secret"
     secret.write_text("s" * 43)

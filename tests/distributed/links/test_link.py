@@ -93,6 +93,24 @@ def test_changed_frames_are_refused(pair, change):
         [receiver.receive() for _ in range(2)]  # of what is repeated, the second one
 
 
+@pytest.mark.parametrize("text", [b"[1]", b'"x"', b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_signed_frame_that_is_no_object_is_refused(pair, monkeypatch, text):
+    keys = Keys(os.urandom(32), os.urandom(32))
+    sender = Link(pair[0], keys, "one")
+    receiver = Link(pair[1], Keys(keys.received, keys.sent), "other")
+    monkeypatch.setattr("edgellm.distributed.links.link.json.dumps", lambda *_, **__: Encoded(text))
+    sender.send({})
+    with pytest.raises(MachineError, match="damaged"):
+        receiver.receive()
+
+
+class Encoded:
+    """What stands for the text of a frame."""
+
+    def __init__(self, text):
+        self.encode = lambda: text
+
+
 def test_a_frame_of_the_other_direction_is_refused(pair):
     one, other = pair
     keys = Keys(os.urandom(32), os.urandom(32))

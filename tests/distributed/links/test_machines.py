@@ -60,6 +60,19 @@ def test_the_form_of_the_ring(tmp_path):
         [["10.0.0.1"], ["somewhere.example"]],
         [["10.0.0.1"], ["8.8.8.8"]],
         [["10.0.0.1"]] * 65,
+        [[f"10.0.{i // 250}.{i % 250 + 1}"] for i in range(5000)],
+        *(
+            [["10.0.0.1"], {"ips": ["10.0.0.2"], "port": port}]
+            for port in (0, -1, 65536, True, None, 1.5)
+        ),
+        *(
+            [["10.0.0.1"], {"ips": ["10.0.0.2"], "ssh": ssh}]
+            for ssh in ("", "a\x1b[31mb", "a\0b", "a\ud800b", "a\tb", "a" * 5000)
+        ),
+        *(
+            [["10.0.0.1"], {"ips": ["10.0.0.2"], "memory": memory}]
+            for memory in ("lots", "\x1b[2J", "", "8", "0%", "120%", 8)
+        ),
     ],
 )
 def test_what_names_no_machines(tmp_path, document):
@@ -73,6 +86,9 @@ def test_what_names_no_machines(tmp_path, document):
     [
         *("0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "224.0.0.1", "localhost", ""),
         *("10.0.0.1:0", "10.0.0.1:70000", "10.0.0.1:x", "300.1.1.1"),
+        # IPv6's way of writing IPv4: the first listens on all networks
+        *("::ffff:0.0.0.0", "::ffff:8.8.8.8", "::ffff:224.0.0.1", "[::ffff:0:0]:5000"),
+        *("255.255.255.255", "240.0.0.1", "fe80::1%\x1b[31m", "fe80::1%"),
     ],
 )
 def test_addresses_that_are_refused(text):
@@ -91,10 +107,20 @@ def test_addresses_that_are_refused(text):
         ("::1", "::1", DEFAULT_PORT),
         ("[fe80::1]", "fe80::1", DEFAULT_PORT),
         ("[fd00::1]:5000", "fd00::1", 5000),
+        ("fe80::1%eth0", "fe80::1%eth0", DEFAULT_PORT),
+        ("fe80::1%enp3s0.7", "fe80::1%enp3s0.7", DEFAULT_PORT),
+        ("[::ffff:192.168.1.2]:5000", "192.168.1.2", 5000),
     ],
 )
 def test_addresses_that_are_private(text, host, port):
     assert parse_address(text) == Address(host, port)
+
+
+def test_machines_of_one_ssh_name_have_names_of_their_own(tmp_path):
+    document = [{"ssh": "one", "ips": ["10.0.0.1"], "port": port} for port in (47110, 47111, 47112)]
+    machines = read_machines(written(tmp_path / "hosts.json", document))
+    assert len({machine.name for machine in machines}) == 3
+    assert {machine.ssh for machine in machines} == {"one"}
 
 
 def test_a_secret_is_its_owners_alone(tmp_path):
