@@ -20,7 +20,7 @@ GREETING = b"edgellm cluster 1\n"
 
 HANDSHAKE_SECONDS = 5.0
 
-_NONCE_BYTES = 32
+_NONCE_BYTES, _PROOF_BYTES = 32, 32
 
 
 class Keys(NamedTuple):
@@ -62,6 +62,8 @@ def shake_hands(
         if calls:
             connection.sendall(GREETING + own)
         greeting = _receive(connection, len(GREETING) + _NONCE_BYTES, deadline)
+        if not greeting:
+            raise _hung_up(name)
         if greeting[: len(GREETING)] != GREETING:
             raise MachineError(
                 f"what listens at {name} is no edgellm that understands this one",
@@ -71,11 +73,16 @@ def shake_hands(
         if calls:
             transcript = own + other
             connection.sendall(_proof(secret, b"caller", transcript))
-            _check(connection, _proof(secret, b"listener", transcript), deadline, name)
+            # a listener that does not like the caller's proof hangs up
+            proof = _receive(connection, _PROOF_BYTES, deadline)
+            _check(proof, _proof(secret, b"listener", transcript), name)
         else:
             transcript = other + own
             connection.sendall(GREETING + own)
-            _check(connection, _proof(secret, b"caller", transcript), deadline, name)
+            proof = _receive(connection, _PROOF_BYTES, deadline)
+            if not proof:
+                raise _hung_up(name)
+            _check(proof, _proof(secret, b"caller", transcript), name)
             connection.sendall(_proof(secret, b"listener", transcript))
     except OSError as error:
         raise MachineError(
@@ -98,8 +105,15 @@ def _proof(secret: bytes, role: bytes, transcript: bytes) -> bytes:
     return hmac.digest(secret, GREETING + role + b"\0" + transcript, "sha256")
 
 
-def _check(connection: socket.socket, expected: bytes, deadline: float, name: str) -> None:
-    if not hmac.compare_digest(_receive(connection, len(expected), deadline), expected):
+def _hung_up(name: str) -> MachineError:
+    return MachineError(
+        f"{name} hung up before it had said who it is",
+        hint="check that edgellm cluster join runs there, and see what it says",
+    )
+
+
+def _check(proof: bytes, expected: bytes, name: str) -> None:
+    if not hmac.compare_digest(proof, expected):
         raise MachineError(
             f"{name} has another secret",
             hint="take the one that the last edgellm cluster start has written",

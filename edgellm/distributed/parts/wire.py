@@ -64,4 +64,7 @@ def raise_error(document: Mapping[str, Any], name: str) -> None:
         kind = LaneError
     if not isinstance(kind, type) or not issubclass(kind, EdgeLLMError):
         kind = MachineError
-    raise kind(f"machine {name}: {error.get('message')}", hint=error.get("hint"))
+    hint = error.get("hint")
+    if kind is errors.MemoryBudgetError and hint:  # options of that machine's command
+        hint = f"on machine {name}: {hint}"
+    raise kind(f"machine {name}: {error.get('message')}", hint=hint)

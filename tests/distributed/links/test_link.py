@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from edgellm.distributed.links.handshake import Keys, shake_hands
+from edgellm.distributed.links.handshake import GREETING, Keys, shake_hands
 from edgellm.distributed.links.link import Link
 from edgellm.errors import MachineError
 
@@ -150,6 +150,17 @@ def test_who_does_not_know_the_secret_gets_none(pair):
     caller, listener = shaken(*pair, b"s" * 43, b"t" * 43)
     assert "another secret" in caller.message
     assert "another secret" in listener.message
+
+
+@pytest.mark.parametrize("calls", [True, False])
+def test_who_hangs_up_has_no_other_secret(pair, calls):
+    one, other = pair
+    if not calls:  # a caller that is interrupted before its proof
+        one.sendall(GREETING + bytes(32))
+    one.shutdown(socket.SHUT_WR)
+    with pytest.raises(MachineError, match="it hung up") as raised:
+        shake_hands(other, b"s" * 43, calls=calls, name="it")
+    assert raised.value.hint
 
 
 def test_a_side_that_says_nothing_is_not_waited_for(pair):
