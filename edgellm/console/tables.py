@@ -9,7 +9,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgellm.console.terminal import note, out
-from edgellm.console.units import count, percent, plural, rate, seconds, size, speed, speed_range
+from edgellm.console.units import (
+    count,
+    percent,
+    plural,
+    rate,
+    seconds,
+    short_time,
+    size,
+    speed,
+    speed_range,
+)
 from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
@@ -185,6 +195,8 @@ def show_cluster(plan: Mapping[str, Any]) -> None:
     for kind, forecast in plan["kinds"].items():
         rows.append((f"by {kind}", _cluster_speed(forecast)))
         rows += [(f"  {one['name']}", _machine_part(kind, one)) for one in forecast["machines"]]
+        if forecast["output_matrix"]:
+            rows.append(("  output matrix", forecast["output_matrix"]))
     rows += [(f"by {kind}", f"not possible: {why}") for kind, why in plan["refused"].items()]
     rows += [
         ("context", plural(plan["context"], "token")),
@@ -195,7 +207,7 @@ def show_cluster(plan: Mapping[str, Any]) -> None:
 
 def _cluster_speed(forecast: Mapping[str, Any]) -> str:
     arithmetic, link, read = (
-        _short_time(forecast[f"{name}_seconds"]) for name in ("arithmetic", "link", "read")
+        short_time(forecast[f"{name}_seconds"]) for name in ("arithmetic", "link", "read")
     )
     text = f"{speed(forecast['tokens_per_second'])} at most: arithmetic {arithmetic}, links {link}"
     if forecast["read_seconds"]:
@@ -203,10 +215,6 @@ def _cluster_speed(forecast: Mapping[str, Any]) -> str:
     if forecast["windows"]:
         return f"{text}; {plural(forecast['windows'], 'window')}"
     return text
-
-
-def _short_time(value: float) -> str:
-    return f"{1000 * value:.1f} ms" if value < 0.1 else seconds(value)
 
 
 def _machine_part(kind: str, machine: Mapping[str, Any]) -> str:
@@ -219,7 +227,7 @@ def _machine_part(kind: str, machine: Mapping[str, Any]) -> str:
         text += f"at {rate(machine['disk_bytes_per_second'])}; "
     text += f"computes {rate(machine['weights_per_second'])}"
     if machine["trip_seconds"]:
-        text += f"; {_short_time(machine['trip_seconds'])} there and back"
+        text += f"; {short_time(machine['trip_seconds'])} there and back"
     return text
 
 

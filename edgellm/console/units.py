@@ -42,6 +42,11 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02} s"
 
 
+def short_time(value: float) -> str:
+    """Return a time in milliseconds where it is below a tenth of a second."""
+    return f"{1000 * value:.1f} ms" if value < 0.1 else seconds(value)
+
+
 def speed(tokens_per_second: float) -> str:
     """Return ``42.0 tokens/s``, and for slow models the seconds that one takes."""
     text = f"{_three_digits(tokens_per_second)} tokens/s"

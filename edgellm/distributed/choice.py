@@ -13,11 +13,11 @@ from edgellm.distributed.forecast import (
     fits,
     forecast_rows,
     forecast_windows,
-    gather_seconds,
 )
 from edgellm.distributed.gathered import Gathered, gather
 from edgellm.distributed.parts.rows import require_rows, share_rows
-from edgellm.distributed.rates import Rates
+from edgellm.distributed.rates import SLOWEST_WEIGHTS, Rates
+from edgellm.distributed.row_choice import gather_seconds
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.errors import EdgeLLMError
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
@@ -30,9 +30,6 @@ WORTH = 0.8
 
 WORTH_OF_DISKS = 0.95
 """The same where a token by rows waits for disks: these are forecast better than arithmetic."""
-
-SLOWEST_WEIGHTS = 1e9
-"""Bytes of weights per second; slower arithmetic has been seen on no machine."""
 
 
 @dataclass(frozen=True, slots=True)

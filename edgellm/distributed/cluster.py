@@ -9,22 +9,25 @@ from typing import Any
 
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.choice import choose_split
-from edgellm.distributed.forecast import choose_cut, choose_shares
+from edgellm.distributed.forecast import choose_cut
 from edgellm.distributed.gathered import (
     Gathered,
     gather,
     require_same_arithmetic,
 )
 from edgellm.distributed.parts.cut import Cut
+from edgellm.distributed.parts.output import with_output_rows
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, part_name, shared_settings
 from edgellm.distributed.parts.row_pass import gathered_columns
-from edgellm.distributed.parts.rows import RowShare, checkpoint_rows, open_rows
+from edgellm.distributed.parts.rows import checkpoint_rows, open_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
+from edgellm.distributed.remote.gathered_pass import gather_head, make_gathered_pass
 from edgellm.distributed.remote.kept_prompts import ClusterPromptCache
 from edgellm.distributed.remote.peer import Opening, Reply, opening_all
 from edgellm.distributed.remote.remote_layers import RemoteLayers
-from edgellm.distributed.remote.row_layers import GatheredLayers, make_gathered_pass
+from edgellm.distributed.remote.row_layers import GatheredLayers
+from edgellm.distributed.row_choice import ChosenRows, choose_shares
 from edgellm.distributed.shares import MachineShare, machine_shares
 from edgellm.distributed.supply.changes import (
     GivenChanges,
@@ -94,8 +97,8 @@ def open_cluster(
         gathered = replace(gather(checkpoint, settings, on_failure), sending=sending)
         rates = Rates(gathered)
         if cut is None and choose_split(gathered, rates) == "rows":
-            shares = choose_shares(gathered, rates).shares
-            opened = _open_rows(gathered, shares, make_reader, progress, on_failure)
+            chosen = choose_shares(gathered, rates)
+            opened = _open_rows(gathered, chosen, make_reader, progress, on_failure)
         else:
             cut = cut or choose_cut(gathered, rates).cut
             opened = _open_parts(gathered, cut, make_reader, progress, on_failure)
@@ -185,24 +188,26 @@ def _open_parts(
 
 def _open_rows(
     gathered: Gathered,
-    shares: Sequence[RowShare],
+    chosen: ChosenRows,
     make_reader: MakeReader,
     progress: LoadProgress | None,
     on_failure: ExitStack,
 ) -> Opened:
     """Load each machine's rows."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
+    shares, output = chosen.shares, chosen.output
     tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
     prompts = prompt_cache_for(checkpoint, settings, kv_bits=settings.kv_bits)
     heads = [
         {
             "ask": "open",
             "rows": share.as_dict(),
+            "output": None if output is None else output[place],
             "settings": shared_settings(settings),
             "keeps": prompts and prompts.key,
             **telling,
         }
-        for share, telling in zip(shares[1:], tellings, strict=True)
+        for place, (share, telling) in enumerate(zip(shares[1:], tellings, strict=True), 1)
     ]
     openings = [Opening(head) for head in heads]
     with opening_all(peers, openings) as replies, borrowed_stream():
@@ -211,12 +216,15 @@ def _open_rows(
             shares[0],
             settings,
             layers_only=False,
+            output=None if output is None else output[0],
             progress=progress,
             make_reader=make_reader,
         )
         on_failure.callback(part.close)
         # embedding, norm and output matrix: the layers are there already
         outer, outer_plan = replace(checkpoint, layers=()), replace(part.plan, resident=True)
+        if output is not None and checkpoint.lm_head is not None:
+            outer = with_output_rows(outer, output[0])
         model = load_model(outer, replace(outer_plan, pinned=()), part.reader, settings)
         on_failure.callback(model.close)
         answers = _answers(gathered, replies())
@@ -227,9 +235,12 @@ def _open_rows(
         openings,
         shares=shares,
         columns=gathered_columns(checkpoint.config, shares),
+        output=output,
         wait=settings.machine_wait,
         streams_weights=any(not plan["resident"] for plan in plans),
     )
+    if output is not None:
+        gather_head(model, part.layers, layers, output[0])
     model.whole_pass = make_gathered_pass(model, layers)
     layers.meet()
     caches = ClusterCaches(

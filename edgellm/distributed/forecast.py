@@ -6,24 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.distributed.gathered import Gathered, named, part_planner
+from edgellm.distributed.gathered import Gathered, part_planner
 from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
-from edgellm.distributed.parts.rows import (
-    GATHERS,
-    RowShare,
-    plan_rows,
-    require_rows,
-    share_rows,
-)
+from edgellm.distributed.parts.rows import require_rows
 from edgellm.distributed.rates import Rates
-from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.distributed.row_choice import choose_shares, gather_seconds
+from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan import Plan
-
-GATHER_SECONDS = 1e-4
-"""Seconds that a gather takes beside the way: sending, waking up, putting rows side by side."""
-
-BALANCING_STEPS = 4
-"""Times that shares of rows are chosen again by what machines then hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +73,13 @@ class KindForecast:
         parts: of each machine.
         windows: in how many parts tokens go through the layers; 0: all machines have rows of each.
         link_seconds: per token, on the way between machines.
+        output: where the output matrix is, in words; None: on the first machine, as always.
     """
 
     parts: Sequence[MachinePart]
     windows: int
     link_seconds: float
+    output: str | None = None
 
     @property
     def read_seconds(self) -> float:
@@ -112,6 +103,7 @@ class KindForecast:
             "machines": [part.as_dict() for part in self.parts],
             "context": self.parts[0].plan.context,
             "windows": self.windows,
+            "output_matrix": self.output,
             "read_seconds": self.read_seconds,
             "arithmetic_seconds": self.arithmetic_seconds,
             "link_seconds": self.link_seconds,
@@ -162,67 +154,6 @@ def _cut_by(gathered: Gathered, disks: Sequence[float] | None) -> ChosenCut:
     return ChosenCut(cut_layers(counts, in_turns=disks is not None), plans)
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenRows:
-    """Which machine has which rows.
-
-    Attributes:
-        shares: the rows of each.
-        plans: of each machine, how they would lie in its memory.
-    """
-
-    shares: Sequence[RowShare]
-    plans: Sequence[Plan]
-
-    def read_seconds(self, disks: Sequence[float]) -> float:
-        """Return the seconds per token that the slowest disk needs."""
-        return max(plan.streamed_bytes / disk for plan, disk in zip(self.plans, disks, strict=True))
-
-
-def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
-    """Choose which machine has which rows: by memory, and of those that read, by disk, too.
-
-    Raises MemoryBudgetError where a machine's memory holds too little of each layer.
-    """
-    checkpoint = gathered.checkpoint
-
-    def chosen(weights: Sequence[float]) -> ChosenRows:
-        shares = share_rows(checkpoint.config, weights)
-        plans = []
-        for machine, share in enumerate(shares):
-            own = gathered.settings_of(machine)
-            with named(gathered, machine):
-                plans.append(plan_rows(checkpoint, share, own, layers_only=machine > 0))
-        return ChosenRows(shares, plans)
-
-    found = best = chosen(gathered.budgets)
-    if all(plan.resident for plan in found.plans):
-        return found
-    # what a machine holds depends on its share, by the buffers of its ring
-    for _ in range(BALANCING_STEPS):
-        try:
-            found = chosen(balanced_parts(found.plans, rates.disks))
-        except MemoryBudgetError:
-            break
-        if found.read_seconds(rates.disks) < best.read_seconds(rates.disks):
-            best = found
-    return best
-
-
-def balanced_parts(plans: Sequence[Plan], disks: Sequence[float]) -> list[float]:
-    """Return the bytes of each machine's part for which all disks read for the same time.
-
-    A machine holds what it holds in its plan, and where that is all, what is free there, too.
-    """
-    held = [
-        plan.pinned_bytes + (plan.budget - plan.total_bytes if plan.resident else 0)
-        for plan in plans
-    ]
-    total = sum(plan.pinned_bytes + plan.streamed_bytes for plan in plans)
-    seconds = max(0.0, total - sum(held)) / sum(disks)
-    return [own + seconds * disk for own, disk in zip(held, disks, strict=True)]
-
-
 def forecast_windows(gathered: Gathered, rates: Rates) -> KindForecast:
     """Return what machines with windows of layers would take; errors are those of ``load``."""
     chosen = choose_cut(gathered, rates)
@@ -245,13 +176,8 @@ def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
     layers = tuple(range(len(checkpoint.layers)))
     held = [(layers, share, plan) for share, plan in zip(fractions, chosen.plans, strict=True)]
     parts = _parts(gathered, rates, held)
-    return KindForecast(parts, 0, gather_seconds(gathered, rates))
-
-
-def gather_seconds(gathered: Gathered, rates: Rates) -> float:
-    """Return the seconds per token that rows are on their way: one way, between all at once."""
-    gather = max(rates.trips) / 2 + GATHER_SECONDS
-    return GATHERS * len(gathered.checkpoint.layers) * gather
+    links = gather_seconds(gathered, rates) + chosen.output_seconds
+    return KindForecast(parts, 0, links, chosen.reason)
 
 
 def _parts(

@@ -9,11 +9,19 @@ from typing import Any
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.gathered import Gathered
 from edgellm.distributed.parts.part import shared_settings
-from edgellm.distributed.remote.link_speed import ROUND_TRIPS, trip_seconds
+from edgellm.distributed.remote.link_speed import (
+    LOGIT_TRIPS,
+    ROUND_TRIPS,
+    answer_seconds,
+    trip_seconds,
+)
 from edgellm.distributed.remote.peer import asking_all
 from edgellm.models.arithmetic import arithmetic_of
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.step_time import measure_step
+
+SLOWEST_WEIGHTS = 1e9
+"""Bytes of weights per second; slower arithmetic has been seen on no machine."""
 
 
 class Rates:
@@ -35,6 +43,12 @@ class Rates:
         arithmetic = arithmetic_of(self._gathered.checkpoint, self._gathered.settings)
         nbytes = config.hidden_size * arithmetic.dtype.size
         return [0.0, *(trip_seconds(peer, nbytes, ROUND_TRIPS) for peer in self._gathered.peers)]
+
+    @cached_property
+    def logits(self) -> list[float]:
+        """Seconds of a short message to each machine and a token's logits back; 0 for this one."""
+        nbytes = 4 * self._gathered.checkpoint.config.vocab_size
+        return [0.0, *(answer_seconds(peer, nbytes, LOGIT_TRIPS) for peer in self._gathered.peers)]
 
     @cached_property
     def weights(self) -> list[float]:

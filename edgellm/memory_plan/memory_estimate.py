@@ -62,6 +62,10 @@ class MemoryEstimate:
             tied=False,
         )
 
+    def without_embedding(self) -> MemoryEstimate:
+        """Return the needs of layers, norm and output matrix, where the embedding is elsewhere."""
+        return replace(self, embedding_bytes=0, embedding_row_bytes=0)
+
     @property
     def streams(self) -> bool:
         """Whether layers can be read again for every token."""

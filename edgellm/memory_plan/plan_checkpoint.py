@@ -33,6 +33,7 @@ def plan_for(
     memory: Memory | None = None,
     speeds: Speeds | None = None,
     layers_only: bool = False,
+    with_output: bool = False,
 ) -> Plan:
     """Return the plan that ``load`` follows.
 
@@ -42,6 +43,7 @@ def plan_for(
         memory: of another machine; None: of this one.
         speeds: for the plan's prediction.
         layers_only: whether embedding and output matrix are elsewhere.
+        with_output: whether norm and output matrix are here even so.
 
     Raises:
         MemoryBudgetError: the model cannot run inside the budget.
@@ -49,7 +51,14 @@ def plan_for(
     """
     budget = budget_for(settings, memory)
     if layers_only:
-        return _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds, layers_only=True)
+        return _plan_as_set(
+            checkpoint,
+            settings,
+            budget=budget,
+            speeds=speeds,
+            layers_only=True,
+            with_output=with_output,
+        )
     plan = _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds)
     if plan.resident or settings.kv_bits is not None or isinstance(checkpoint, MLXLMCheckpoint):
         return plan
@@ -92,11 +101,12 @@ def _plan_as_set(
     budget: int,
     speeds: Speeds | None,
     layers_only: bool = False,
+    with_output: bool = False,
 ) -> Plan:
     """Return the plan with the KV cache's bits as they are set, or usual."""
     ring_buffers, estimate = _estimate(checkpoint, settings)
     if layers_only:
-        estimate = estimate.without_outer()
+        estimate = estimate.without_embedding() if with_output else estimate.without_outer()
     kv_bits = None
     if not isinstance(checkpoint, MLXLMCheckpoint):
         kv_bits = kv_format_for(checkpoint, settings).number_bits

@@ -42,6 +42,10 @@ class DenseLinear:
         """Return ``x @ weight.T (+ bias)``."""
         return _plus(x @ self.weight.T, self.bias)
 
+    def part(self, first: int, stop: int) -> DenseLinear:
+        """Return some rows of it, in the same memory."""
+        return DenseLinear(self.weight[first:stop], _some(self.bias, first, stop))
+
     def rows_at(self, indices: mx.array, dtype: mx.Dtype) -> mx.array:
         """Return the rows (..., in) at ``indices`` (...) as ``dtype``."""
         return self.weight[indices].astype(dtype)
@@ -80,6 +84,16 @@ class QuantizedLinear:
             x, self.weight, scales=self.scales, biases=self.biases, transpose=True, **self._form
         )
         return _plus(product, self.bias)
+
+    def part(self, first: int, stop: int) -> QuantizedLinear:
+        """Return some rows of it, in the same memory."""
+        return QuantizedLinear(
+            self.weight[first:stop],
+            self.scales[first:stop],
+            _some(self.biases, first, stop),
+            self.quantization,
+            _some(self.bias, first, stop),
+        )
 
     def rows_at(self, indices: mx.array, dtype: mx.Dtype) -> mx.array:
         """Return the dequantized rows (..., in) at ``indices`` (...) as ``dtype``."""
@@ -229,6 +243,10 @@ def stacked_linear(tensors: Tensors, stack: str, quantization_of: QuantizationOf
     return JoinedLinear(
         [linear_from(tensors, member, quantization_of(member)) for member in members]
     )
+
+
+def _some(rows: mx.array | None, first: int, stop: int) -> mx.array | None:
+    return None if rows is None else rows[first:stop]
 
 
 def _plus(product: mx.array, bias: mx.array | None) -> mx.array:

@@ -4,19 +4,23 @@ import json
 import threading
 from bisect import bisect_left
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
+import pytest
 from support.paged import CONTEXT, PROMPT, pinning_budget
 
 import edgellm
 from edgellm.checkpoint.buffer import PAGE
 from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.distributed import cluster
 from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.members.member import Member
 from edgellm.distributed.members.session import Session
 from edgellm.distributed.parts.rows import plan_rows, share_rows
+from edgellm.distributed.row_choice import chosen_rows
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
@@ -89,6 +93,14 @@ def rows_budget(model, place, weights, pinned, **keywords):
 
     pages = range(PAGE, 1 << 26, PAGE)
     return pages[bisect_left(pages, True, key=pins)]
+
+
+@contextmanager
+def output_by_rows():
+    """Let each machine have rows of the output matrix, however long its logits take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "choose_shares", partial(chosen_rows, by_rows=True))
+        yield
 
 
 def answers(llm):

@@ -76,6 +76,32 @@ class Mesh:
         self.seconds += time.perf_counter() - begun
         return whole
 
+    def collect(self, own: Rows, columns: Sequence[Bounds]) -> Rows:
+        """Return the columns (L, all) of all machines on the first one; elsewhere, what is its own.
+
+        Args:
+            own: columns (L, own) of this machine.
+            columns: of each machine, those that it has.
+
+        Raises:
+            LaneError: a machine is gone.
+        """
+        begun, tokens = time.perf_counter(), len(own)
+        if self._place:
+            body = memoryview(np.ascontiguousarray(own)).cast("B")
+            self._exchange(Kind.ROWS, body, {0: _NOTHING})
+            return own
+        parts = {
+            place: np.empty((tokens, columns[place][1] - columns[place][0]), np.float32)
+            for place in self._lanes
+        }
+        targets = {place: memoryview(part).cast("B") for place, part in parts.items()}
+        self._exchange(Kind.ROWS, _NOTHING, targets)
+        parts[0] = own
+        self.gathers += 1
+        self.seconds += time.perf_counter() - begun
+        return np.concatenate([parts[place] for place in range(len(columns))], axis=1)
+
     def end(self) -> None:
         """End a pass: all that was received is from the others. Raises LaneError."""
         self._exchange(Kind.END, _NOTHING, dict.fromkeys(self._lanes, _NOTHING))
@@ -113,14 +139,16 @@ class Mesh:
             lane.close()
 
     def _exchange(self, kind: Kind, own: memoryview, targets: Mapping[int, memoryview]) -> bool:
-        """Send the same to all others and receive theirs; return whether all sent their rows.
+        """Send the same to those that ``targets`` names, and receive theirs.
+
+        Returns whether all sent their rows.
 
         Whatever goes wrong in between, also Ctrl-C, the lanes are of no use afterwards.
         """
-        lanes = list(self._lanes.values())
+        lanes = [self._lanes[place] for place in targets]
         with self.in_pass():
-            for place, lane in self._lanes.items():
-                lane.exchange(kind, own, targets[place])
+            for lane, target in zip(lanes, targets.values(), strict=True):
+                lane.exchange(kind, own, target)
             waiting = [lane for lane in lanes if not lane.advance()]
             for lane in lanes:
                 lane.settle()

@@ -15,6 +15,7 @@ from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import Pulse
 from edgellm.distributed.members.kept_part import KeptPart
 from edgellm.distributed.members.meeting import Meeting, neighbours_from
+from edgellm.distributed.parts.output import bounds_from
 from edgellm.distributed.parts.part import (
     MakeReader,
     Part,
@@ -109,7 +110,7 @@ class Session:
             answer, parts = self._answer(head, body)
         except Exception as error:  # whatever it is, the first machine has to know
             answer, parts = error_document(error), ()
-            if head["ask"] == "rows":
+            if head["ask"] in ("rows", "logits"):
                 self._meeting.break_off()
         data.send(answer, *parts)
 
@@ -118,7 +119,7 @@ class Session:
         match head["ask"]:
             case "run":
                 return self._run(head, body)
-            case "rows":
+            case "rows" | "logits":
                 return self._run_rows(head, body)
             case "meet":
                 return self._meet(head)
@@ -167,7 +168,8 @@ class Session:
         with borrowed_stream():
             if "rows" in head:
                 share = share_from(head["rows"])
-                part = open_rows(self._checkpoint, share, settings, make_reader=self._make_reader)
+                own, reads = bounds_from(head["output"]), self._make_reader
+                part = open_rows(self._checkpoint, share, settings, output=own, make_reader=reads)
             else:
                 changes = unpacked_changes(head["changes"], body) if "changes" in head else []
                 part = open_part(
@@ -215,16 +217,22 @@ class Session:
         assert isinstance(layers, RowLayers), "with rows"
         mesh = self._meeting.join(head["mesh"], head["place"], neighbours_from(head["machines"]))
         shares = [share_from(share) for share in head["shares"]]
-        self._rows = RowPass(layers, mesh, gathered_columns(self._checkpoint.config, shares))
+        columns = gathered_columns(self._checkpoint.config, shares)
+        output = head["output"] and list(map(bounds_from, head["output"]))
+        self._rows = RowPass(layers, mesh, columns, output)
         return {}, ()
 
     def _run_rows(self, head: Mapping[str, Any], body: memoryview) -> Answer:
         assert self._rows is not None, "it has met the others"
         with borrowed_stream():
-            spans = self._spans(head, range(len(self._checkpoint.layers)))
             rows = np.frombuffer(body, np.float32).reshape(-1, self._checkpoint.config.hidden_size)
             try:
-                self._rows.run(rows, spans, keep_going=always, depth=head["depth"])
+                if head["ask"] == "logits":
+                    self._rows.logits(rows)
+                    return {}, ()
+                spans = self._spans(head, range(len(self._checkpoint.layers)))
+                depth, wants = head["depth"], head["logits"]
+                self._rows.run(rows, spans, keep_going=always, depth=depth, wants_logits=wants)
             except LaneError as error:  # the machine that it is about may say more
                 return {**error_document(error), "is_sequel": True}, ()
         return {}, ()

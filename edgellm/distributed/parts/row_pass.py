@@ -42,11 +42,13 @@ class RowPass:
         layers: of which the rows are here.
         mesh: the way to the other machines.
         columns: which of them have what.
+        output: rows of the output matrix on each of them; None: the first one has all.
     """
 
     layers: RowLayers
     mesh: Mesh
     columns: Columns
+    output: Sequence[Bounds] | None = None
 
     def run(
         self,
@@ -55,6 +57,7 @@ class RowPass:
         *,
         keep_going: KeepGoing,
         depth: int | None = None,
+        wants_logits: bool = False,
     ) -> Rows | None:
         """Return hidden states (L, E) after the layers, the same on all machines.
 
@@ -65,6 +68,7 @@ class RowPass:
             rows: (L, E), all states side by side, the same on all machines.
             spans: whose tokens each state's are, with the caches here.
             keep_going, depth: as ``Layers.run`` has them.
+            wants_logits: whether to go on, and return what ``logits`` does.
 
         Raises:
             LaneError: a machine is gone.
@@ -87,8 +91,27 @@ class RowPass:
                     if after is None:  # the first machine has stopped
                         return None
                     hiddens[place] = after
+            after = np.concatenate(hiddens)
+            if wants_logits:
+                after = self._logits(after)
             self.mesh.end()
-        return np.concatenate(hiddens)
+        return after
+
+    def logits(self, hidden: Rows) -> Rows:
+        """Return the logits (L, V) of hidden states (L, E), here and elsewhere, on the first one.
+
+        On the others, those of their own tokens (L, own). Raises LaneError.
+        """
+        with self.mesh.in_pass():
+            logits = self._logits(hidden)
+            self.mesh.end()
+        return logits
+
+    def _logits(self, hidden: Rows) -> Rows:
+        head = self.layers.head
+        assert head is not None, "rows of the output matrix were loaded"
+        assert self.output is not None, "on all machines"
+        return self.mesh.collect(head.rows(hidden), self.output)
 
     def _through(
         self,

@@ -13,12 +13,14 @@ from edgellm.checkpoint.buffer import WeightBuffer, place_tensors
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.distributed.parts.output import load_output, plan_with_output
 from edgellm.distributed.parts.part import MakeReader, Part
 from edgellm.errors import ClosedError, ConfigError
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, config_for
 from edgellm.models.cpu.block import CpuBlock
+from edgellm.models.cpu.linear import CpuLinear
 from edgellm.models.cpu.row_block import AttentionOfLayers, RowAttention, RowBlock
 from edgellm.models.layers import Span
 from edgellm.reading.paged_groups import PagedGroups, Traffic
@@ -69,6 +71,10 @@ class RowLayers:
         weights: those in memory, and the ring of buffers for the others.
         count: how many layers there are.
         max_exact_rows: as ``models.layers.Layer`` has it.
+
+    Attributes:
+        head: norm and the rows of the output matrix that are here; None where the first machine
+            has all of them.
     """
 
     takes_trees = True
@@ -77,6 +83,7 @@ class RowLayers:
         self.count = count
         self.max_exact_rows = max_exact_rows
         self.is_closed = False
+        self.head: CpuLinear | None = None
         self._weights = weights
         self._attention: RowAttention | None = None
         if len(weights.pinned) == count:
@@ -122,7 +129,7 @@ class RowLayers:
         """Wait for the reads under way, and free the weights."""
         if not self.is_closed:
             self.is_closed = True
-            self._attention = None
+            self._attention = self.head = None
             self._weights.close()
 
 
@@ -141,6 +148,11 @@ def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
     inner = _shared(config.intermediate_size, budgets, UNIT)
     hidden = _shared(config.hidden_size, budgets, UNIT)
     return [RowShare(*own) for own in zip(kv_heads, inner, hidden, strict=True)]
+
+
+def share_output(config: ModelConfig, weights: Sequence[float]) -> list[Bounds]:
+    """Return the rows of the output matrix on each machine, in proportion to its memory."""
+    return _shared(config.vocab_size, weights, UNIT)
 
 
 def _shared(count: int, weights: Sequence[float], unit: int) -> list[Bounds]:
@@ -211,13 +223,28 @@ def _rows_of(layer: TensorGroup, config: ModelConfig, share: RowShare) -> Tensor
 
 
 def plan_rows(
-    checkpoint: Checkpoint, share: RowShare, settings: LoadSettings, *, layers_only: bool
+    checkpoint: Checkpoint,
+    share: RowShare,
+    settings: LoadSettings,
+    *,
+    layers_only: bool,
+    output: Bounds | None = None,
 ) -> Plan:
-    """Return the plan of a machine's rows. Raises MemoryBudgetError."""
+    """Return the plan of a machine's rows. Raises MemoryBudgetError.
+
+    Args:
+        checkpoint, settings: as for ``load``.
+        share: the rows.
+        layers_only: whether the embedding is elsewhere.
+        output: rows of the output matrix here; None: the machine with the embedding has all.
+    """
     part = checkpoint_rows(checkpoint, share)
     # what is gathered is as wide as the whole model; the KV caches are of the heads here
     config = replace(checkpoint.config, num_key_value_heads=part.config.num_key_value_heads)
-    return plan_for(replace(part, config=config), settings, layers_only=layers_only)
+    part = replace(part, config=config)
+    if output is None:
+        return plan_for(part, settings, layers_only=layers_only)
+    return plan_with_output(part, output, settings, layers_only=layers_only)
 
 
 def open_rows(
@@ -226,12 +253,16 @@ def open_rows(
     settings: LoadSettings,
     *,
     layers_only: bool = True,
+    output: Bounds | None = None,
     progress: LoadProgress | None = None,
     make_reader: MakeReader = open_reader,
 ) -> Part[RowLayers]:
-    """Load some rows of each layer and nothing else; errors are those of ``load``."""
+    """Load some rows of each layer; errors are those of ``load``.
+
+    Rows of the output matrix are loaded beside them where the embedding is elsewhere.
+    """
     require_rows(checkpoint, settings)
-    plan = plan_rows(checkpoint, share, settings, layers_only=layers_only)
+    plan = plan_rows(checkpoint, share, settings, layers_only=layers_only, output=output)
     part = checkpoint_rows(checkpoint, share)
     config = config_for(part, settings)
     kernels = arithmetic_of(checkpoint, settings).kernels
@@ -263,6 +294,9 @@ def open_rows(
             kinds=[config.layer(index) for index in range(len(part.layers))],
             on_pinned=arrived,
         )
+        on_failure.callback(weights.close)
+        layers = RowLayers(weights, len(part.layers), kernels.max_exact_rows)
+        if layers_only and output is not None:
+            layers.head = load_output(checkpoint, output, reader, settings)
         on_failure.pop_all()
-    layers = RowLayers(weights, len(part.layers), kernels.max_exact_rows)
     return Part(layers, LayerCaches(part, plan), plan, reader)

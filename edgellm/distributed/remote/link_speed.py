@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from edgellm.distributed.remote.peer import Peer
 
@@ -15,6 +16,9 @@ LONG_BYTES = 4 << 20
 """A message that shows the rate: the hidden states of a prompt."""
 
 LONG_TRIPS = 3
+
+LOGIT_TRIPS = 7
+"""Answers as long as a token's logits, of which the median counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,18 @@ def one_way_rate(peer: Peer, *, back: bool, seconds: float) -> float:
 
 def trip_seconds(peer: Peer, nbytes: int, trips: int) -> float:
     """Return the median time of so many messages there and back. Raises MachineError."""
-    message = memoryview(bytes(nbytes))
+    return _median_seconds(peer, {"ask": "echo"}, memoryview(bytes(nbytes)), trips)
+
+
+def answer_seconds(peer: Peer, nbytes: int, trips: int) -> float:
+    """Return the median time of so many short messages and long answers. Raises MachineError."""
+    return _median_seconds(peer, {"ask": "echo", "back": nbytes}, memoryview(b""), trips)
+
+
+def _median_seconds(peer: Peer, head: dict[str, Any], message: memoryview, trips: int) -> float:
     times = []
     for _ in range(trips):
         begun = time.perf_counter()
-        peer.request({"ask": "echo"}, [message])
+        peer.request(head, [message])
         times.append(time.perf_counter() - begun)
     return statistics.median(times)

@@ -6,25 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from edgellm.distributed.links.lane import LaneError
-from edgellm.distributed.links.mesh import Mesh
+from edgellm.distributed.links.mesh import Bounds, Mesh
 from edgellm.distributed.parts.part import Part
 from edgellm.distributed.parts.row_pass import Columns, RowPass
 from edgellm.distributed.parts.rows import RowLayers, RowShare
 from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Opening, Peer, Reply, asking_all
 from edgellm.distributed.remote.remote_cache import advance
-from edgellm.errors import ClosedError, EdgeLLMError
-from edgellm.models.cpu.linear import CpuLinear
+from edgellm.errors import ClosedError, EdgeLLMError, MachineError
 from edgellm.models.cpu.row_block import Rows
-from edgellm.models.cpu.whole_pass import CpuEmbedding
-from edgellm.models.embedding import EmbeddingRows, Ids
 from edgellm.models.layers import KeepGoing, Span, StateSpans, always
-from edgellm.models.model import Model
 from edgellm.reading.paged_groups import Traffic
 
 
@@ -37,6 +34,7 @@ class GatheredLayers(ClusterLayers):
         openings: what each of them is asked first, also when it comes back.
         shares: the rows of each machine, this one's first.
         columns: what each has of what is gathered.
+        output: rows of the output matrix on each; None: this one has all.
         wait: ``LoadSettings.machine_wait``.
         streams_weights: whether a machine reads weights from disk.
     """
@@ -51,6 +49,7 @@ class GatheredLayers(ClusterLayers):
         *,
         shares: Sequence[RowShare],
         columns: Columns,
+        output: Sequence[Bounds] | None,
         wait: float,
         streams_weights: bool,
     ) -> None:
@@ -60,6 +59,7 @@ class GatheredLayers(ClusterLayers):
         self._local = local
         self._shares = list(shares)
         self._columns = columns
+        self._output = output
         self._mesh: Mesh | None = None
         self._meshes = 0  # that were made
         self._generations: list[int] = []  # of the machines in the last one
@@ -83,6 +83,7 @@ class GatheredLayers(ClusterLayers):
             "ask": "meet",
             "mesh": self._meshes,
             "shares": [share.as_dict() for share in self._shares],
+            "output": self._output,
             "machines": [
                 [peer.machine.name, *peer.machine.address, peer.session] for peer in self.peers
             ],
@@ -102,17 +103,37 @@ class GatheredLayers(ClusterLayers):
         self._mesh = Mesh(0, lanes)
         return self._mesh
 
-    def pass_rows(self, rows: Rows, spans: Sequence[Span], keep_going: KeepGoing) -> Rows | None:
-        """Return hidden states (L, E) of a few tokens after all layers.
+    def pass_rows(
+        self,
+        rows: Rows,
+        spans: Sequence[Span],
+        keep_going: KeepGoing,
+        *,
+        wants_logits: bool = False,
+    ) -> Rows | None:
+        """Return hidden states (L, E) of a few tokens after all layers, or their logits (L, V).
 
         None where ``keep_going`` said no; what is raised is as in ``run``.
         """
         held = self._begin([spans])
-        after = self._pass(rows, [spans], keep_going, None)
+        after = self._pass(rows, [spans], keep_going, None, wants_logits=wants_logits)
         if after is not None:
             advance(held)
             self._returns_in_vain = 0
         return after
+
+    def logits(self, hidden: Rows) -> Rows:
+        """Return the logits (L, V) of hidden states (L, E), of which each machine computes some.
+
+        Raises as ``run``: a machine that is gone is not called, as it would come without caches.
+        """
+        for peer in self.peers:
+            if peer.is_lost:
+                raise MachineError(f"machine {peer.machine.name} is gone, amid a text")
+        heads = [{"ask": "logits"}] * len(self.peers)
+        logits = self._together(heads, hidden, lambda local: local.logits(hidden))
+        assert logits is not None, "nobody stops it"
+        return logits
 
     def _through(
         self, states: list[mx.array], spans: StateSpans, keep_going: KeepGoing, depth: int | None
@@ -126,23 +147,44 @@ class GatheredLayers(ClusterLayers):
         return [mx.array(part[None]) for part in np.split(after, ends[:-1])]
 
     def _pass(
-        self, rows: Rows, spans: StateSpans, keep_going: KeepGoing, depth: int | None
+        self,
+        rows: Rows,
+        spans: StateSpans,
+        keep_going: KeepGoing,
+        depth: int | None,
+        *,
+        wants_logits: bool = False,
     ) -> Rows | None:
+        told = [self._told(number, spans, {}) for number in range(len(self.peers))]
+        heads = [{"ask": "rows", "depth": depth, "logits": wants_logits, **own} for own in told]
+
+        def compute(local: RowPass) -> Rows | None:
+            return local.run(
+                rows, spans, keep_going=keep_going, depth=depth, wants_logits=wants_logits
+            )
+
+        return self._together(heads, rows, compute)
+
+    def _together(
+        self,
+        heads: Sequence[dict[str, Any]],
+        rows: Rows,
+        compute: Callable[[RowPass], Rows | None],
+    ) -> Rows | None:
+        """Let the other machines do what ``heads`` say, and this one ``compute`` the same."""
         if self._local.layers.is_closed:
             raise ClosedError("the model was closed")
         mesh = self.meet()
-        told = [self._told(number, spans, {}) for number in range(len(self.peers))]
-        heads = [{"ask": "rows", "depth": depth, **own} for own in told]
         body = [memoryview(np.ascontiguousarray(rows)).cast("B")]
         with ExitStack() as asked, mesh.in_pass():
             answers = [
                 asked.enter_context(peer.asking(head, body))
                 for peer, head in zip(self.peers, heads, strict=True)
             ]
-            local = RowPass(self._local.layers, mesh, self._columns)
+            local = RowPass(self._local.layers, mesh, self._columns, self._output)
             try:
                 # that it ends says that all are through: nobody waits for their answers
-                return local.run(rows, spans, keep_going=keep_going, depth=depth)
+                return compute(local)
             except LaneError as error:
                 raise _reason(error, answers) from error
 
@@ -157,36 +199,6 @@ class GatheredLayers(ClusterLayers):
         if self._mesh is not None:
             self._mesh.close()
             self._mesh = None
-
-
-class GatheredPass:
-    """Passes of a few tokens from their ids to their logits, through rows on all machines.
-
-    Args:
-        rows: of the embedding.
-        layers: of which each machine has rows.
-        head: norm and output matrix.
-    """
-
-    def __init__(self, rows: EmbeddingRows, layers: GatheredLayers, head: CpuLinear) -> None:
-        self._rows = rows
-        self._layers = layers
-        self._head = head
-
-    def logits(self, ids: Ids, spans: Sequence[Span], *, keep_going: KeepGoing) -> mx.array | None:
-        """Return the logits (L, V) after each of L tokens; None where ``keep_going`` said no."""
-        hidden = self._layers.pass_rows(self._rows(ids), spans, keep_going)
-        if hidden is None:
-            return None
-        return mx.array(self._head.rows(hidden))
-
-
-def make_gathered_pass(model: Model, layers: GatheredLayers) -> GatheredPass | None:
-    """Return a model's passes of a few tokens; None where a part of it is not on the kernels."""
-    embedding, head = model.embed_tokens, model.head
-    if not isinstance(embedding, CpuEmbedding) or not isinstance(head, CpuLinear):
-        return None
-    return GatheredPass(embedding.rows, layers, head)
 
 
 def _reason(error: LaneError, answers: Sequence[Callable[[KeepGoing], Reply]]) -> EdgeLLMError:

@@ -66,6 +66,12 @@ class CpuLinear:
         # of the last call: the memory's version, its tokens, its steps
         self._steps: tuple[int, int, StepArray] = (-1, -1, step_array([]))
 
+    def part(self, first: int, stop: int) -> CpuLinear:
+        """Return the product with some rows of the weight alone, where they lie."""
+        linear = self._linear
+        assert isinstance(linear, QuantizedLinear | DenseLinear), "others are several weights"
+        return CpuLinear(self._engine, linear.part(first, stop), self._norm)
+
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``, x normed where there is a norm."""
         # (..., in) -> (L, in), without a copy where x is float32

@@ -1,0 +1,181 @@
+"""Which machine has which rows of every matrix, and whether the output matrix is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgellm.console.units import short_time, size
+from edgellm.distributed.gathered import Gathered, named
+from edgellm.distributed.links.mesh import Bounds
+from edgellm.distributed.parts.output import has_output_kernels
+from edgellm.distributed.parts.rows import GATHERS, RowShare, plan_rows, share_output, share_rows
+from edgellm.distributed.rates import SLOWEST_WEIGHTS, Rates
+from edgellm.distributed.supply.sending import lacks_folder
+from edgellm.errors import MemoryBudgetError
+from edgellm.memory_plan.plan import Plan
+
+GATHER_SECONDS = 1e-4
+"""Seconds that a gather takes beside the way: sending, waking up, putting rows side by side."""
+
+BALANCING_STEPS = 4
+"""Times that shares of rows are chosen again by what machines then hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenRows:
+    """Which machine has which rows.
+
+    Attributes:
+        shares: the rows of each.
+        plans: of each machine, how they would lie in its memory.
+        output: of each, rows of the output matrix; None: the first one has all.
+        output_seconds: per token, until the first one has the logits of all.
+        reason: why, in a sentence.
+    """
+
+    shares: Sequence[RowShare]
+    plans: Sequence[Plan]
+    output: Sequence[Bounds] | None = None
+    output_seconds: float = 0.0
+    reason: str = ""
+
+    def read_seconds(self, disks: Sequence[float]) -> float:
+        """Return the seconds per token that the slowest disk needs."""
+        return max(plan.streamed_bytes / disk for plan, disk in zip(self.plans, disks, strict=True))
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether no machine has to read."""
+        return all(plan.resident for plan in self.plans)
+
+
+def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
+    """Choose which machine has which rows: by memory, and of those that read, by disk, too.
+
+    Each has rows of the output matrix where a token then takes less time by what was measured.
+
+    Raises MemoryBudgetError where a machine's memory holds too little of each layer.
+    """
+    alone = chosen_rows(gathered, rates, by_rows=False)
+    reason = _kept_whole(gathered)
+    if reason is not None:
+        return replace(alone, reason=f"on this machine: {reason}")
+    nbytes = gathered.checkpoint.output_matrix.nbytes
+    least = GATHER_SECONDS
+    if least < nbytes / SLOWEST_WEIGHTS:  # else links need not be measured
+        least = max(rates.trips) / 2 + GATHER_SECONDS
+    if least >= nbytes / SLOWEST_WEIGHTS:
+        return replace(
+            alone,
+            reason=f"on this machine: {size(nbytes)} are multiplied sooner than logits gathered, "
+            f"which takes {short_time(least)} or more",
+        )
+    try:
+        shared = chosen_rows(gathered, rates, by_rows=True)
+    except MemoryBudgetError as error:
+        return replace(alone, reason=f"on this machine: with rows of it, {error.message}")
+    assert shared.output is not None, "it was asked for"
+    shared = replace(shared, output_seconds=_output_seconds(shared.output, rates))
+    gathers = gather_seconds(gathered, rates)
+    before, after = (_token_seconds(chosen, rates, gathers) for chosen in (alone, shared))
+    gather = short_time(shared.output_seconds)
+    if after < before:
+        return replace(
+            shared,
+            reason=f"rows of it on each machine: logits are gathered in {gather}, and a token "
+            f"takes {short_time(before - after)} less",
+        )
+    saved = shared.output_seconds - (after - before)
+    why = f"rows of it would save {short_time(saved)} of arithmetic, and {gather} go into gathers"
+    if not alone.is_resident and before <= alone.read_seconds(rates.disks):
+        why = "a token waits for disks, with rows of it on each no less"
+    elif saved <= 0:
+        why = "the slowest machine would have no less to do with rows of it on each"
+    return replace(alone, reason=f"on this machine: {why}")
+
+
+def chosen_rows(gathered: Gathered, rates: Rates, *, by_rows: bool) -> ChosenRows:
+    """Return the rows of each machine, of the output matrix too or not; raises as above."""
+    checkpoint = gathered.checkpoint
+
+    def chosen(weights: Sequence[float]) -> ChosenRows:
+        shares = share_rows(checkpoint.config, weights)
+        output = share_output(checkpoint.config, weights) if by_rows else None
+        plans = []
+        for machine, share in enumerate(shares):
+            with named(gathered, machine):
+                plans.append(
+                    plan_rows(
+                        checkpoint,
+                        share,
+                        gathered.settings_of(machine),
+                        layers_only=machine > 0,
+                        output=None if output is None else output[machine],
+                    )
+                )
+        return ChosenRows(shares, plans, output)
+
+    found = best = chosen(gathered.budgets)
+    if found.is_resident:
+        return found
+    # what a machine holds depends on its share, by the buffers of its ring
+    for _ in range(BALANCING_STEPS):
+        try:
+            found = chosen(balanced_parts(found.plans, rates.disks))
+        except MemoryBudgetError:
+            break
+        if found.read_seconds(rates.disks) < best.read_seconds(rates.disks):
+            best = found
+    return best
+
+
+def gather_seconds(gathered: Gathered, rates: Rates) -> float:
+    """Return the seconds per token that rows are on their way: one way, between all at once."""
+    gather = max(rates.trips) / 2 + GATHER_SECONDS
+    return GATHERS * len(gathered.checkpoint.layers) * gather
+
+
+def _kept_whole(gathered: Gathered) -> str | None:
+    """Return why the output matrix is on one machine; None where it need not be."""
+    if not has_output_kernels(gathered.checkpoint):
+        return "the CPU kernels do not compute with it as it is stored"
+    for peer in gathered.peers:
+        if lacks_folder(peer):
+            return f"machine {peer.machine.name} has not got the model, and is sent layers alone"
+    return None
+
+
+def _output_seconds(output: Sequence[Bounds], rates: Rates) -> float:
+    """Return the seconds until the logits of all are here, one machine's after the other's."""
+    parts = [
+        max(0.0, seconds - trip) * (stop - first) / output[-1][1]
+        for seconds, trip, (first, stop) in zip(rates.logits, rates.trips, output, strict=True)
+    ]
+    return max(rates.trips) / 2 + GATHER_SECONDS + sum(parts)
+
+
+def _token_seconds(chosen: ChosenRows, rates: Rates, gathers: float) -> float:
+    """Return the seconds of a token, of which ``gathers`` are those of its layers."""
+    arithmetic = max(
+        plan.weight_bytes_per_token / rate
+        for plan, rate in zip(chosen.plans, rates.weights, strict=True)
+    )
+    computes = arithmetic + gathers + chosen.output_seconds
+    if chosen.is_resident:
+        return computes
+    return max(computes, chosen.read_seconds(rates.disks))
+
+
+def balanced_parts(plans: Sequence[Plan], disks: Sequence[float]) -> list[float]:
+    """Return the bytes of each machine's part for which all disks read for the same time.
+
+    A machine holds what it holds in its plan, and where that is all, what is free there, too.
+    """
+    held = [
+        plan.pinned_bytes + (plan.budget - plan.total_bytes if plan.resident else 0)
+        for plan in plans
+    ]
+    total = sum(plan.pinned_bytes + plan.streamed_bytes for plan in plans)
+    seconds = max(0.0, total - sum(held)) / sum(disks)
+    return [own + seconds * disk for own, disk in zip(held, disks, strict=True)]
