@@ -103,9 +103,10 @@ def machine_sentence(record: Record, machine: Mapping[str, Any]) -> str:
         if machine.get(key):
             parts.append(f"{megabytes(machine[key])} {words}")
     share, layers = percent(machine.get("share") or 0.0), machine.get("layers")
-    part = f"{layers} layers, {share} of them"
+    layers = f"{layers} layer" if layers == 1 else f"{layers} layers"
+    part = f"{layers}, {share} of all"
     if record.split == "rows":
-        part = f"{share} of the rows of {layers} layers"
+        part = f"{share} of the rows of {layers}"
     return f"{machine.get('name')}: {', '.join(parts)}; {part}"
 
 
