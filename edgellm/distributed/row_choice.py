@@ -57,8 +57,14 @@ def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
 
     Raises MemoryBudgetError where a machine's memory holds too little of each layer.
     """
-    alone = chosen_rows(gathered, rates, by_rows=False)
     reason = _kept_whole(gathered)
+    try:
+        alone = chosen_rows(gathered, rates, by_rows=False)
+    except MemoryBudgetError:
+        if reason is not None:
+            raise
+        shared = _with_gather(chosen_rows(gathered, rates, by_rows=True), rates)
+        return replace(shared, reason="rows of it on each machine: with all of it one is too small")
     if reason is not None:
         return replace(alone, reason=f"on this machine: {reason}")
     nbytes = gathered.checkpoint.output_matrix.nbytes
@@ -72,11 +78,9 @@ def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
             f"which takes {short_time(least)} or more",
         )
     try:
-        shared = chosen_rows(gathered, rates, by_rows=True)
+        shared = _with_gather(chosen_rows(gathered, rates, by_rows=True), rates)
     except MemoryBudgetError as error:
         return replace(alone, reason=f"on this machine: with rows of it, {error.message}")
-    assert shared.output is not None, "it was asked for"
-    shared = replace(shared, output_seconds=_output_seconds(shared.output, rates))
     gathers = gather_seconds(gathered, rates)
     before, after = (_token_seconds(chosen, rates, gathers) for chosen in (alone, shared))
     gather = short_time(shared.output_seconds)
@@ -146,13 +150,15 @@ def _kept_whole(gathered: Gathered) -> str | None:
     return None
 
 
-def _output_seconds(output: Sequence[Bounds], rates: Rates) -> float:
-    """Return the seconds until the logits of all are here, one machine's after the other's."""
+def _with_gather(chosen: ChosenRows, rates: Rates) -> ChosenRows:
+    """Return rows with the time until all logits are here, one machine's after the other's."""
+    output = chosen.output
+    assert output is not None, "it was asked for"
     parts = [
         max(0.0, seconds - trip) * (stop - first) / output[-1][1]
         for seconds, trip, (first, stop) in zip(rates.logits, rates.trips, output, strict=True)
     ]
-    return max(rates.trips) / 2 + GATHER_SECONDS + sum(parts)
+    return replace(chosen, output_seconds=max(rates.trips) / 2 + GATHER_SECONDS + sum(parts))
 
 
 def _token_seconds(chosen: ChosenRows, rates: Rates, gathers: float) -> float:

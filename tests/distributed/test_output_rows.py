@@ -176,6 +176,20 @@ def test_rows_are_taken_where_a_token_then_takes_less_time(folders, tmp_path, mo
         assert found.link_seconds == gather_seconds(machines, slow) + near.output_seconds
 
 
+def test_a_machine_too_small_for_the_whole_matrix_has_rows_of_it(folders, tmp_path):
+    folder = folders["wide"]
+    least = rows_budget(folder, 0, [1, 1], 0, **LOAD)
+    one = answers_of_one(folder, **LOAD)
+    load = {"memory": least - PAGE, "split": "rows"} | LOAD
+    with members(folder, tmp_path, [least - PAGE]) as hosts:
+        with edgellm.load(folder, machines=hosts, **load) as llm:
+            assert isinstance(llm.model.head, GatheredHead)
+            require_equal(one, answers(llm))
+        load["memory"] = load["memory"] // 2
+        with pytest.raises(edgellm.MemoryBudgetError, match="norm and head"):
+            edgellm.load(folder, machines=hosts, **load)
+
+
 def test_nothing_is_measured_for_a_small_matrix(folders, tmp_path):
     with gathered(folders["own"], tmp_path) as machines:
         chosen = choose_shares(machines, None)
