@@ -25,8 +25,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Guard:
     """Refuses a request before its body is read: of a stranger, too large, or to another path.
 
-    Flower itself checks signatures only when it has read and parsed a request.
-
     Args:
         app: who answers the others.
         keys: public keys of clients, in PEM.

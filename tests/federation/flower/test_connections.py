@@ -219,7 +219,7 @@ def test_strangers_are_refused_before_their_bodies_are_read(opened):
     context = ssl.create_default_context(cafile=keys.folder / CERTIFICATE)
     for path, status in (
         ("/v1/fleet/pull-messages", 401),
-        ("/v1/control/start-run", 404),
+        ("/v1/other/paths", 404),
         ("/v1/runtime/acquire-task", 404),
         ("/docs", 404),
     ):
