@@ -37,10 +37,10 @@ class Mesh:
     """
 
     def __init__(self, place: int, lanes: Mapping[int, Lane], pulses: Sequence[Pulse] = ()) -> None:
-        self.is_whole = True
-        self.passes = 0
-        self.gathers = 0
-        self.seconds = 0.0
+        self.is_whole: bool = True
+        self.passes: int = 0
+        self.gathers: int = 0
+        self.seconds: float = 0.0
         self._place = place
         self._lanes = dict(sorted(lanes.items()))
         self._pulses = list(pulses)

@@ -59,7 +59,7 @@ class Session:
         secret: bytes,
         make_reader: MakeReader = open_reader,
     ) -> None:
-        self.name = control.name
+        self.name: str = control.name
         self._held: Held = WholeFolder(held) if isinstance(held, Checkpoint) else held
         self._settings = settings
         self._make_reader = make_reader

@@ -45,8 +45,8 @@ class KeptDigests:
     """Digests that were computed before, by what they are of."""
 
     def __init__(self, known: Mapping[str, str]) -> None:
-        self.known = dict(known)
-        self.is_new = False
+        self.known: dict[str, str] = dict(known)
+        self.is_new: bool = False
 
     def get(self, key: str, compute: Callable[[], str]) -> str:
         """Return a digest that is known, or else computed and kept."""

@@ -82,7 +82,7 @@ class RowLayers:
     def __init__(self, weights: PagedGroups[RowBlock], count: int, max_exact_rows: int) -> None:
         self.count = count
         self.max_exact_rows = max_exact_rows
-        self.is_closed = False
+        self.is_closed: bool = False
         self.head: CpuLinear | None = None
         self._weights = weights
         self._attention: RowAttention | None = None

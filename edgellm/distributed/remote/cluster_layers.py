@@ -52,7 +52,7 @@ class ClusterLayers(ABC):
         wait: float,
     ) -> None:
         self._local_count = local_count
-        self.peers = list(peers)
+        self.peers: list[Peer] = list(peers)
         self._openings = list(openings)
         self._wait = wait
         self._returns_in_vain = 0

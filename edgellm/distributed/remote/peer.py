@@ -60,7 +60,7 @@ class Peer:
 
     def __init__(self, machine: Machine, secret: bytes) -> None:
         self.machine = machine
-        self.is_lost = False
+        self.is_lost: bool = False
         self.generation: int = 0
         self._secret = secret
         self._notes: deque[list[Any]] = deque()

@@ -39,7 +39,7 @@ class RemoteCache:
     def __init__(
         self, peer: Peer, layers: LayerCaches, *, capacity: int, reserve: int, context: int | None
     ) -> None:
-        self.peer = peer
+        self.peer: Peer = peer
         self.offset: int = 0
         self._layers = layers
         self._capacity = capacity

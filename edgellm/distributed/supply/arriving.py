@@ -41,7 +41,7 @@ class ArrivingFile:
         self.path = path
         self._partial = beside(path, PARTIAL_SUFFIX)
         self._digest = hashlib.sha256()
-        self.nbytes = start
+        self.nbytes: int = start
         try:
             self._file = os.open(self._partial, _OPEN, 0o600)
         except OSError as error:

@@ -21,7 +21,8 @@ from edgellm.kernels.kernel_engine import (
     step_array,
 )
 from edgellm.models.cpu.linear import kernel_vector
-from edgellm.models.llama import MLP, Norm, RMSNorm
+from edgellm.models.linear import Linear
+from edgellm.models.llama import MLP, Gate, Norm, RMSNorm
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,7 +36,9 @@ class KernelMLP(MLP):
     """
 
     def __init__(self, mlp: MLP, engine: KernelEngine) -> None:
-        self.gate_up_proj, self.down_proj, self.gate = mlp.gate_up_proj, mlp.down_proj, mlp.gate
+        self.gate_up_proj: Linear = mlp.gate_up_proj
+        self.down_proj: Linear = mlp.down_proj
+        self.gate: Gate = mlp.gate
         self._engine = engine
 
     def __call__(self, x: mx.array) -> mx.array:

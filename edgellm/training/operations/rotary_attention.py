@@ -24,6 +24,7 @@ from edgellm.kernels.kernel_engine import (
     step_array,
 )
 from edgellm.models.layers import LayerSpans
+from edgellm.models.linear import Linear
 from edgellm.models.llama import Attention
 from edgellm.training.operations.attention import Scores, attended, attended_derivatives
 
@@ -56,7 +57,8 @@ class RotaryAttention(Attention):
     """
 
     def __init__(self, attention: Attention, kernels: KernelEngine | None) -> None:
-        self.qkv_proj, self.o_proj = attention.qkv_proj, attention.o_proj
+        self.qkv_proj: Linear = attention.qkv_proj
+        self.o_proj: Linear = attention.o_proj
         self.result: list[mx.array] | None = None
         assert attention.wavelengths is not None
         heads = _Heads(
