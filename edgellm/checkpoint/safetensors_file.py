@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.atomic import Data, FileRecord, write_file
 from edgellm.files.bounded import read_errors, refuse_lfs_pointer, require_regular_file
 from edgellm.files.strict_json import MAX_BYTES, parse_json, quoted
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 DTYPE_BYTES: Mapping[str, int] = {
     "BOOL": 1,
@@ -132,6 +135,13 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
     _check_gapless(tensors, path, start, size)
     return {tensor.name: tensor for tensor in tensors}, metadata
+
+
+def load_arrays(path: Path) -> dict[str, mx.array]:
+    """Return the arrays of a file whose header is good. Raises RuntimeError, as MLX does."""
+    import mlx.core as mx
+
+    return cast("dict[str, mx.array]", mx.load(str(path)))
 
 
 def hold_the_same(one: TensorInfo, other: TensorInfo) -> bool:

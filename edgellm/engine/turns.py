@@ -110,7 +110,7 @@ class Turns:
         on all machines at once itself.
         """
         layers = self._context.model.layers
-        if not isinstance(layers, StagedLayers) or min(layers.stages, len(running)) < 2:
+        if len(running) < 2 or not isinstance(layers, StagedLayers) or layers.stages < 2:
             return None
         if any(not one.is_started or one.is_prefilling for one in running):
             return None

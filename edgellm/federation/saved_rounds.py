@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
-from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
+from edgellm.checkpoint.safetensors_file import (
+    TensorData,
+    load_arrays,
+    read_header,
+    write_tensors,
+)
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.strict_json import parse_json
@@ -79,8 +83,7 @@ def read_rounds(folder: Path, facts: Mapping[str, Any], size: int) -> SavedRound
                 hint="go on with the options that it began with, or begin anew elsewhere",
             )
     try:
-        loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
-        row = np.array(loaded[ROW])
+        row = np.array(load_arrays(path)[ROW])
         number, history = int(metadata["round"]), json.loads(metadata["history"])
         if row.shape != (size,) or number < 0 or not np.isfinite(row).all():
             raise ValueError

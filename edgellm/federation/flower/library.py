@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from edgellm.errors import BackendError
@@ -35,10 +36,10 @@ def require_flower() -> None:
     # read when Flower is imported
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     try:
-        import fastapi  # noqa: F401
         import flwr.supercore.logger as flower_log
-        import sqlalchemy  # noqa: F401
-        import uvicorn  # noqa: F401
+
+        for name in ("fastapi", "sqlalchemy", "uvicorn"):
+            import_module(name)
     except ImportError as error:
         raise BackendError(
             f"a library that Flower needs is missing: {error}", hint=INSTALL

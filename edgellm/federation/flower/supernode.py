@@ -33,7 +33,7 @@ Made = TypeVar("Made")
 Say = Callable[[str], None]
 
 
-class _Restarted(Exception):  # noqa: N818
+class _ForgottenError(Exception):
     """The server knows this client no longer, as one that was started again."""
 
 
@@ -68,7 +68,7 @@ class SuperNode:
                 while True:
                     self._node = self._activated(client)
                     self._say(f"{self._invitation.client}: there, at {self._server}")
-                    with Pulse(client, self._node), suppress(_Restarted):
+                    with Pulse(client, self._node), suppress(_ForgottenError):
                         self._work(client, answer)
                         return
             finally:
@@ -113,7 +113,7 @@ class SuperNode:
         try:
             # a client that was killed counts as present for a while, and is refused until then
             found = self._called(lambda: client.ActivateNode(request), patiently=True)
-        except _Restarted as error:
+        except _ForgottenError as error:
             raise MachineError(
                 f"the server at {self._server} does not let {self._invitation.client} in",
                 hint="take the invitation that the server has written last, and compare the clocks "
@@ -246,7 +246,7 @@ class SuperNode:
                 return call()
             except httpx.HTTPStatusError as error:
                 if error.response.status_code == httpx.codes.UNAUTHORIZED:
-                    raise _Restarted from error
+                    raise _ForgottenError from error
                 if not patiently or time.monotonic() > ends:
                     raise MachineError(
                         f"the server at {self._server} refused: {_words(error.response)}",

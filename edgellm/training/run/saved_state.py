@@ -11,7 +11,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
+from edgellm.checkpoint.safetensors_file import (
+    TensorData,
+    load_arrays,
+    read_header,
+    write_tensors,
+)
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.strict_json import parse_json
@@ -112,7 +117,7 @@ def _as_saved(
     layers: int,
 ) -> SavedState:
     """Return what a file holds; raise the error of whatever is not as it was written."""
-    arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment] # of a safetensors
+    arrays = load_arrays(path)
     parts: dict[str, list[Change]] = {part: [{} for _ in range(layers)] for part in PARTS}
     for name in infos:
         part, layer, rest = name.split(".", 2)

@@ -16,19 +16,19 @@ from support.lora_files import products
 from support.training import LORA
 
 pytest.importorskip("flwr", reason="Flower is not installed")
-pytestmark = pytest.mark.filterwarnings("default")  # of Flower and what it needs
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.distributed.links.addresses import Address
+from edgellm.errors import MachineError, NotFiniteError
+from edgellm.federation.fleet import Rounds
+from edgellm.federation.flower.certificates import CERTIFICATE, keys_in, make_keys
+from edgellm.federation.flower.door import listening_socket
+from edgellm.federation.flower.superlink import SuperLink
+from edgellm.federation.flower.supernode import SuperNode
+from edgellm.federation.invitations import Invitation, read_invitation
+from edgellm.federation.rounds import Federation
+from edgellm.federation.task import Answer, Task
 
-from edgellm.checkpoint.checkpoint import read_checkpoint  # noqa: E402
-from edgellm.distributed.links.addresses import Address  # noqa: E402
-from edgellm.errors import MachineError, NotFiniteError  # noqa: E402
-from edgellm.federation.fleet import Rounds  # noqa: E402
-from edgellm.federation.flower.certificates import CERTIFICATE, keys_in, make_keys  # noqa: E402
-from edgellm.federation.flower.door import listening_socket  # noqa: E402
-from edgellm.federation.flower.superlink import SuperLink  # noqa: E402
-from edgellm.federation.flower.supernode import SuperNode  # noqa: E402
-from edgellm.federation.invitations import Invitation, read_invitation  # noqa: E402
-from edgellm.federation.rounds import Federation  # noqa: E402
-from edgellm.federation.task import Answer, Task  # noqa: E402
+pytestmark = pytest.mark.filterwarnings("default")  # of Flower and what it needs
 
 
 def task(kind="learn", numbers=(1.0, 2.0)):
