@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgellm.errors import ConfigError
 from edgellm.files.atomic import write_unhashed
+from edgellm.files.bounded import read_private
 from edgellm.files.strict_json import parse_json
 from edgellm.setting_values import require_text
 
@@ -45,16 +44,7 @@ def write_invitation(path: Path, invitation: Invitation) -> None:
 
 def read_invitation(path: Path) -> Invitation:
     """Read an invitation. Raises ConfigError, FormatError."""
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read(_MAX_BYTES)
-    except OSError as error:
-        raise ConfigError(
-            f"the invitation cannot be read: {path}: {error.strerror or error}", hint=_TAKE
-        ) from error
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise ConfigError(f"others can read the invitation {path}", hint=f"chmod 600 {path}")
+    data = read_private(path, "invitation", _MAX_BYTES, hint=_TAKE)
     plain = parse_json(data, str(path))
     if plain.get("edgellm_federation") != 1:
         raise ConfigError(f"{path} is no invitation that this edgellm knows", hint=_TAKE)

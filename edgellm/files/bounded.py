@@ -108,3 +108,28 @@ def refuse_lfs_pointer(path: Path, head: bytes, kind: type[EdgeLLMError] = Forma
 def _require_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path} is not a regular file")
+
+
+def read_private(path: Path, what: str, limit: int, *, hint: str) -> bytes:
+    """Return what a file holds that is for its owner alone, up to a number of bytes.
+
+    Args:
+        path: of the file.
+        what: it holds, for errors.
+        limit: bytes that are read at most.
+        hint: what to do where it cannot be read.
+
+    Raises:
+        ConfigError: it cannot be read, or others can read it.
+    """
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read(limit)
+    except OSError as error:
+        raise ConfigError(
+            f"the {what} cannot be read: {path}: {error.strerror or error}", hint=hint
+        ) from error
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConfigError(f"others can read the {what} {path}", hint=f"chmod 600 {path}")
+    return data

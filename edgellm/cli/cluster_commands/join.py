@@ -27,14 +27,7 @@ INPUT_SECONDS = 120.0
 def join(
     model: options.Model,
     *,
-    address: Annotated[
-        str,
-        Option(
-            metavar="ADDRESS",
-            help="Private address of this machine to listen on, and no other.",
-            rich_help_panel=headings.SERVER,
-        ),
-    ] = "127.0.0.1",
+    address: options.PrivateAddress = "127.0.0.1",
     port: options.Port = DEFAULT_PORT,
     secret: Annotated[
         str,

@@ -69,6 +69,14 @@ Force = Annotated[
         "--force", help="Replace a model that is already there.", rich_help_panel=headings.OUTPUT
     ),
 ]
+PrivateAddress = Annotated[
+    str,
+    Option(
+        metavar="ADDRESS",
+        help="Private address of this machine to listen on, and no other.",
+        rich_help_panel=headings.SERVER,
+    ),
+]
 Port = Annotated[
     int,
     Option(

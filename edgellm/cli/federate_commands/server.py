@@ -49,14 +49,7 @@ def server(
             rich_help_panel=headings.SERVER,
         ),
     ] = 1,
-    address: Annotated[
-        str,
-        Option(
-            metavar="ADDRESS",
-            help="Private address of this machine to listen on, and no other.",
-            rich_help_panel=headings.SERVER,
-        ),
-    ] = "127.0.0.1",
+    address: options.PrivateAddress = "127.0.0.1",
     port: options.Port = PORT,
     wait: Annotated[
         float,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
 from pathlib import Path
 
 from edgellm.errors import ConfigError
 from edgellm.files.atomic import write_unhashed
+from edgellm.files.bounded import read_private
 
 LETTERS = 43
 """Of a secret: 32 random bytes in base64."""
@@ -39,15 +38,6 @@ def write_secret(path: Path, secret: str) -> None:
 
 def read_secret(path: Path) -> bytes:
     """Read a secret. Raises ConfigError where there is none, or where others can read it."""
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            text = file.read(_MAX_BYTES)
-    except OSError as error:
-        raise ConfigError(
-            f"the secret cannot be read: {path}: {error.strerror or error}",
-            hint="edgellm cluster start makes one; copy it to each machine",
-        ) from error
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise ConfigError(f"others can read the secret {path}", hint=f"chmod 600 {path}")
+    made = "edgellm cluster start makes one; copy it to each machine"
+    text = read_private(path, "secret", _MAX_BYTES, hint=made)
     return check_secret(text.decode("ascii", "replace"))
