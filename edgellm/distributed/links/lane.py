@@ -14,6 +14,7 @@ import struct
 from enum import IntEnum
 
 from edgellm.distributed.links.handshake import Keys
+from edgellm.distributed.links.signed_connection import SignedConnection
 from edgellm.errors import MachineError
 
 _HEAD = struct.Struct("!BxxxIQ")
@@ -38,7 +39,7 @@ _ANSWERS = {Kind.ROWS: (Kind.ROWS, Kind.STOP), Kind.END: (Kind.END,), Kind.STOP:
 """What the other side may send meanwhile."""
 
 
-class Lane:
+class Lane(SignedConnection):
     """One side of a connection over which rows go, in both directions at once.
 
     Args:
@@ -52,15 +53,10 @@ class Lane:
     """
 
     def __init__(self, connection: socket.socket, keys: Keys, name: str) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(connection, keys, name)
         connection.setblocking(False)
-        self.name = name
         self.received: Kind | None = None
-        self._connection = connection
-        self._signer = hmac.new(keys.sent, digestmod="sha256")
-        self._checker = hmac.new(keys.received, digestmod="sha256")
         self._number = 0  # of the frames that go both ways now
-        self._reason: str | None = None
         # what is left of both frames, and what of them and those before has to be hashed
         self._to_send: list[memoryview] = []
         self._to_receive: list[memoryview] = []
@@ -78,20 +74,6 @@ class Lane:
     def is_sending(self) -> bool:
         """Whether a part of the frame is still to be sent."""
         return bool(self._to_send)
-
-    def fail(self, reason: str) -> None:
-        """End the connection, from any thread: whoever waits for it gets an error that says why."""
-        if self._reason is None:
-            self._reason = reason
-        try:
-            self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # the other side was faster
-
-    def close(self) -> None:
-        """End the connection."""
-        self.fail("the connection was closed here")
-        self._connection.close()
 
     def exchange(self, kind: Kind, rows: memoryview, target: memoryview) -> None:
         """Begin to send a frame and to receive one.
