@@ -57,7 +57,7 @@ def require_private(host: str) -> str:
     except ValueError:
         raise ConfigError(
             f"{shown(host)} is no IP address",
-            hint="write addresses in numbers: names may lead elsewhere tomorrow",
+            hint="write it in numbers, as ping shows it: names may lead elsewhere tomorrow",
         ) from None
     if address.is_unspecified:
         raise ConfigError(

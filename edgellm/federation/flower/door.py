@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import socket
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from typing import Any
 
 from edgellm.distributed.links.addresses import Address
 from edgellm.errors import MachineError
+from edgellm.federation.flower.places import App, OneProcess, Places, Receive, Scope, Send
 
 MAX_BODY = 16 << 20
 """Bytes of a request; Flower cuts arrays into parts of 5 MB."""
 
 PATHS = "/v1/fleet/"
 """Where a client asks for messages, and brings answers."""
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
@@ -65,12 +61,13 @@ class Guard:
         return 413 if int(length) > MAX_BODY else None
 
 
-def guarded_app(factory: Any, keys: Iterable[str]) -> App:
+def guarded_app(factory: Any, keys: Iterable[str], places: Places) -> App:
     """Return the application that answers clients.
 
     Args:
         factory: has the state of Flower's SuperLink.
         keys: public keys of clients, in PEM.
+        places: which process has each client's.
     """
     from fastapi import FastAPI
     from flwr.supercore.error import http_error_translator
@@ -86,6 +83,7 @@ def guarded_app(factory: Any, keys: Iterable[str]) -> App:
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),
+            Middleware(OneProcess, places=places, state=factory.state()),
         ],
     )
     app.state.linkstate_factory = factory

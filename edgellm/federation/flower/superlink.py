@@ -19,6 +19,7 @@ from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.federation.flower.certificates import CERTIFICATE, KEY, Keys
 from edgellm.federation.flower.door import guarded_app
 from edgellm.federation.flower.library import require_flower
+from edgellm.federation.flower.places import Places
 from edgellm.federation.flower.records import MESSAGE_TYPE, as_records, from_records
 from edgellm.federation.task import Answer, Task, answer_from
 
@@ -41,6 +42,7 @@ class SuperLink:
         self._socket = listening
         self._keys = keys
         self._names: dict[int, str] = {}
+        self._places = Places()
         self._state: Any = None
         self._run = 0
         self._server: Any = None
@@ -74,7 +76,7 @@ class SuperLink:
         # while this machine sleeps, for example; here that is this process itself
         state.task_token_store.pop(task)
         config = uvicorn.Config(
-            guarded_app(factory, self._keys.clients.values()),
+            guarded_app(factory, self._keys.clients.values(), self._places),
             ssl_certfile=str(self._keys.folder / CERTIFICATE),
             ssl_keyfile=str(self._keys.folder / KEY),
             log_config=None,
@@ -128,6 +130,7 @@ class SuperLink:
             seconds: after which who has not answered is given up.
         """
         nodes = {name: node for node, name in self._names.items()}
+        arrived = {name: self._arrivals(name) for name in clients}
         records = as_records(task.as_plain(), task.numbers)
         waiting = {self._send(records, nodes[name], task.round, seconds): name for name in clients}
         del records
@@ -142,6 +145,11 @@ class SuperLink:
                     answer = error
                 self._forget(asked)
                 yield name, answer
+            for asked, name in list(waiting.items()):
+                if self._arrivals(name) != arrived[name]:  # one that came since does not know it
+                    del waiting[asked]
+                    self._forget(asked)
+                    yield name, _gone(name)
             if time.monotonic() > ends:
                 break
             time.sleep(LOOK_SECONDS)
@@ -153,6 +161,10 @@ class SuperLink:
                     f"{name} did not answer within {seconds:.0f} s", hint="use a longer --timeout"
                 ),
             )
+
+    def _arrivals(self, name: str) -> int:
+        """Return how many processes have taken a client's place."""
+        return self._places.arrivals[self._keys.clients[name]]
 
     def _forget(self, message: str) -> None:
         """Drop a message that nobody will fetch any more, and the numbers that it holds."""
@@ -202,6 +214,8 @@ class SuperLink:
         from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
         if message.has_error():
+            if _is_of_one_gone(message.error):
+                raise _gone(name)
             raise MachineError(_reason(name, message.error), hint=f"see what {name} says itself")
         number = message.metadata.message_id
         store = self._state.object_store
@@ -236,12 +250,20 @@ class SuperLink:
             time.sleep(LOOK_SECONDS)
 
 
+def _gone(name: str) -> MachineError:
+    return MachineError(f"{name} is gone", hint="start it again: it joins the next round")
+
+
+def _is_of_one_gone(error: Any) -> bool:
+    from flwr.common.constant import ErrorCode
+
+    return bool(error.code == ErrorCode.NODE_UNAVAILABLE)
+
+
 def _reason(name: str, error: Any) -> str:
     """Return why a client has not answered."""
     from flwr.common.constant import ErrorCode
 
-    if error.code == ErrorCode.NODE_UNAVAILABLE:
-        return f"{name} is gone"
     if error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION:
         return f"{name} failed: {error.reason}"
     return f"{name} did not answer: {error.reason} (Flower's code {error.code})"

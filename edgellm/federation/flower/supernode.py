@@ -7,14 +7,17 @@ edgellm's, in this process; what comes over the network are numbers and a docume
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from edgellm.errors import ConfigError, EdgeLLMError, MachineError, NotFiniteError, ReadError
+from edgellm.federation.flower.calls import Calls, ForgottenError, Made, Say, TakenError
 from edgellm.federation.flower.library import require_flower
+from edgellm.federation.flower.places import GONE_SECONDS, WORD_HEADER
 from edgellm.federation.flower.pulse import INTERVAL, Pulse
 from edgellm.federation.flower.records import as_records, from_records
 from edgellm.federation.invitations import Invitation
@@ -29,12 +32,17 @@ END_SECONDS = 10.0
 PASSING = (NotFiniteError, ReadError)
 """Errors after which the next round may succeed."""
 
-Made = TypeVar("Made")
-Say = Callable[[str], None]
 
+class _Word:
+    """Brings the word of this process with each request, of Flower's interceptors."""
 
-class _ForgottenError(Exception):
-    """The server knows this client no longer, as one that was started again."""
+    def __init__(self) -> None:
+        self._word = secrets.token_hex(16)
+
+    def intercept(self, context: Any, call_next: Callable[[Any], Any]) -> Any:
+        """Send a request on with the word."""
+        context.request.headers[WORD_HEADER] = self._word
+        return call_next(context)
 
 
 class SuperNode:
@@ -51,8 +59,9 @@ class SuperNode:
         self, invitation: Invitation, *, server: str | None, wait: float, say: Say
     ) -> None:
         require_flower()
-        self._invitation, self._wait, self._say = invitation, wait, say
+        self._invitation, self._say = invitation, say
         self._server = server or invitation.server
+        self._calls = Calls(self._server, wait=wait, say=say)
         self._node: Any = None
 
     def work(self, answer: Callable[[Task], Answer]) -> None:
@@ -68,7 +77,7 @@ class SuperNode:
                 while True:
                     self._node = self._activated(client)
                     self._say(f"{self._invitation.client}: there, at {self._server}")
-                    with Pulse(client, self._node), suppress(_ForgottenError):
+                    with Pulse(client, self._node), suppress(ForgottenError):
                         self._work(client, answer)
                         return
             finally:
@@ -92,6 +101,7 @@ class SuperNode:
                 interceptors=[
                     RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                     NodeAuthHttpInterceptor(key, key.public_key()),
+                    _Word(),
                 ],
             )
         except (ValueError, TypeError, OSError) as error:
@@ -110,16 +120,36 @@ class SuperNode:
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(key), heartbeat_interval=INTERVAL
         )
-        try:
-            # a client that was killed counts as present for a while, and is refused until then
-            found = self._called(lambda: client.ActivateNode(request), patiently=True)
-        except _ForgottenError as error:
-            raise MachineError(
-                f"the server at {self._server} does not let {self._invitation.client} in",
-                hint="take the invitation that the server has written last, and compare the clocks "
-                "of both machines: 5 s are allowed",
-            ) from error
+        ends = 0.0
+        while True:
+            try:
+                found = self._calls.made(lambda: client.ActivateNode(request))
+                break
+            except TakenError as error:
+                if ends and time.monotonic() > ends:
+                    raise self._taken() from error
+                if not ends:
+                    ends = time.monotonic() + GONE_SECONDS + LOOK_SECONDS
+                    self._say(
+                        f"another {self._invitation.client} is there, or was until "
+                        f"{GONE_SECONDS:.0f} s ago: waiting whether it goes; each client needs an "
+                        "invitation of its own"
+                    )
+                time.sleep(LOOK_SECONDS)
+            except ForgottenError as error:
+                raise MachineError(
+                    f"the server at {self._server} does not let {self._invitation.client} in",
+                    hint="take the invitation that the server has written last, and compare the "
+                    "clocks of both machines: 5 s are allowed",
+                ) from error
         return Node(node_id=found.node_id)
+
+    def _taken(self) -> MachineError:
+        return MachineError(
+            f"another client has the place of {self._invitation.client}",
+            hint="each needs an invitation of its own, of which the server writes as many as its "
+            "--clients; or end the other one",
+        )
 
     def _work(self, client: Any, answer: Callable[[Task], Answer]) -> None:
         from flwr.common.serde import message_from_proto
@@ -228,57 +258,9 @@ class SuperNode:
         with suppress(httpx.HTTPError, RuntimeError):
             client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
 
-    def _called(self, call: Callable[[], Made], *, patiently: bool = False) -> Made:
-        """Return what a call returns, however often it takes; the server may be away for a while.
-
-        Args:
-            call: asks the server.
-            patiently: whether a refusal is not the end either.
-
-        Raises:
-            MachineError: it is away for too long, or refuses.
-        """
-        import httpx
-
-        ends = time.monotonic() + self._wait
-        while True:
-            try:
-                return call()
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code == httpx.codes.UNAUTHORIZED:
-                    raise _ForgottenError from error
-                if not patiently or time.monotonic() > ends:
-                    raise MachineError(
-                        f"the server at {self._server} refused: {_words(error.response)}",
-                        hint="see what the server says itself; another client may use the same "
-                        "invitation",
-                    ) from error
-            except httpx.TransportError as error:
-                if _is_untrusted(error):
-                    raise MachineError(
-                        f"what answers at {self._server} is not the server of the invitation",
-                        hint="take the invitation that the server has written last",
-                    ) from error
-                if time.monotonic() > ends:
-                    raise MachineError(
-                        f"no server answers at {self._server}, for {self._wait:.0f} s: {error}",
-                        hint="start it (edgellm federate server), or use a longer --wait; the same "
-                        "command joins the next round",
-                    ) from error
-            time.sleep(LOOK_SECONDS)
-
-
-def _words(response: Any) -> str:
-    """Return what the server says of a refusal."""
-    from flwr.supercore.error import FlowerError
-
-    with suppress(ValueError, KeyError, TypeError):
-        error = FlowerError.from_json(response.text)
-        if error is not None:
-            return f"{error.message} (Flower's code {error.code})"
-    return f"status {response.status_code}"
-
-
-def _is_untrusted(error: BaseException) -> bool:
-    """Return whether a connection failed because the certificate is another one's."""
-    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+    def _called(self, call: Callable[[], Made]) -> Made:
+        """Return what a call returns. Raises MachineError, ForgottenError."""
+        try:
+            return self._calls.made(call)
+        except TakenError as error:
+            raise self._taken() from error

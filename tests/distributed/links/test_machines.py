@@ -28,6 +28,52 @@ def test_the_form_of_mlx_launch(tmp_path):
         assert (second.ssh, second.address.host) == ("user@second", "10.0.0.2")
 
 
+def test_keys_of_other_programs_and_comments_are_passed_over(tmp_path):
+    document = {
+        "backend": "jaccl",
+        "envs": ["MLX_METAL_FAST_SYNCH=1"],
+        "_comment": "of mlx.distributed_config",
+        "hosts": [
+            # one end of two cables
+            {"ssh": "first", "ips": ["10.0.0.1"], "rdma": [None, ["rdma_en3", "rdma_en5"]]},
+            {"hostname": "mac2", "node_id": "m5", "ips": ["10.0.0.2"], "// by hand": True},
+        ],
+    }
+    machines = read_machines(written(tmp_path / "hosts.json", document))
+    assert [machine.name for machine in machines] == ["first", "10.0.0.2:47110"]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        *(("adress", "ips"), ("IPs", "ips"), ("ip", "ips"), ("memmory", "memory")),
+        *(("Memory", "memory"), ("prot", "port"), ("SSH", "ssh"), ("name", "ssh")),
+    ],
+)
+def test_a_key_that_is_written_wrong_is_told_with_what_is_meant(tmp_path, key, meant):
+    machine = {"ips": ["10.0.0.2"], key: "8GB"}
+    with pytest.raises(ConfigError, match=f"machine 2: it has the key '{key}'") as raised:
+        read_machines(written(tmp_path / "hosts.json", [["10.0.0.1"], machine]))
+    assert raised.value.hint == f"did you mean {meant}?"
+
+
+def test_a_key_that_nothing_is_called_is_told_with_those_that_there_are(tmp_path):
+    machines = [["10.0.0.1"], {"ips": ["10.0.0.2"], "colour": "red"}]
+    with pytest.raises(ConfigError, match="'colour'") as raised:
+        read_machines(written(tmp_path / "hosts.json", machines))
+    assert "ssh, ips, port, memory" in raised.value.hint
+    with pytest.raises(ConfigError, match="'machines'") as raised:
+        read_machines(written(tmp_path / "hosts.json", {"machines": [["10.0.0.1"], ["10.0.0.2"]]}))
+    assert raised.value.hint == "did you mean hosts?"
+
+
+def test_a_file_for_rdma_alone_is_told_that_each_machine_needs_an_address(tmp_path):
+    machines = [MLX_LAUNCH[0], {**MLX_LAUNCH[1], "ips": []}]
+    with pytest.raises(ConfigError, match="machine 2: it has no address") as raised:
+        read_machines(written(tmp_path / "hosts.json", machines))
+    assert "each one's" in raised.value.hint
+
+
 def test_the_form_of_the_ring(tmp_path):
     document = [["10.0.0.1:5000", "10.0.0.1:5001"], ["10.0.0.2:5000"], ["[fd00::3]:5000"]]
     machines = read_machines(written(tmp_path / "hosts.json", document))

@@ -42,9 +42,9 @@ class Client(threading.Thread):
     def __init__(self, invitation, make=None, wait=5.0):
         super().__init__(daemon=True)
         self.error = None
-        self.tasks = []
+        self.tasks, self.said = [], []
         self._make = make or (lambda asked: asked.numbers + 1)
-        self._node = SuperNode(invitation, server=None, wait=wait, say=lambda _: None)
+        self._node = SuperNode(invitation, server=None, wait=wait, say=self.said.append)
         self.start()
 
     def run(self):
@@ -149,6 +149,51 @@ def test_a_run_does_not_end_while_a_mean_is_computed_or_the_machine_sleeps(opene
         fleet._state.get_task_by_token("nothing")  # looks for what has expired
     answers = dict(fleet.ask(task(), ["client-1"], 20))
     assert answers["client-1"].figures == {"loss": 1.5}
+
+
+def test_a_second_client_with_one_invitation_is_told_at_once(opened):
+    fleet, invitations, _, _ = opened
+    first = Client(invitations[0])
+    wait_for(fleet, ["client-1"])
+    second = Client(invitations[0], wait=60)
+    ends = time.monotonic() + 5
+    while not second.said:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    assert "another client-1 is there" in second.said[0]
+    answers = dict(fleet.ask(task(), ["client-1"], 20))
+    assert answers["client-1"].figures == {"loss": 1.5}
+    second.join(20)
+    assert second.error.message == "another client has the place of client-1"
+    assert "an invitation of its own" in second.error.hint
+    assert not second.tasks
+    assert first.is_alive()
+    assert list(fleet.present()) == ["client-1"]
+
+
+def test_a_client_that_is_started_again_takes_its_place_and_the_one_before_is_told(opened):
+    fleet, invitations, _, _ = opened
+    go_on = threading.Event()
+    first = Client(invitations[0], lambda asked: asked.numbers if go_on.wait(30) else None)
+    wait_for(fleet, ["client-1"])
+    asked = fleet.ask(task(), ["client-1"], 60)
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.extend(asked))
+    waiting.start()
+    while not first.tasks:
+        time.sleep(0.05)
+    fleet._places._clock = lambda: time.monotonic() + 3600  # nobody was heard for so long
+    second = Client(invitations[0])
+    waiting.join(20)  # and not until it takes too long
+    ((name, answer),) = answers
+    assert (name, answer.message) == ("client-1", "client-1 is gone")
+    wait_for(fleet, ["client-1"])
+    go_on.set()
+    first.join(20)
+    assert "another client has the place of client-1" in first.error.message
+    assert list(fleet.present()) == ["client-1"]
+    assert dict(fleet.ask(task(), ["client-1"], 20))["client-1"].figures == {"loss": 1.5}
+    assert second.is_alive()
 
 
 def test_who_is_not_invited_gets_nothing(opened, tmp_path):
