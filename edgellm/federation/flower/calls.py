@@ -1,4 +1,4 @@
-"""A client's calls to its server, which may be away for a while; what went wrong is said by name.
+"""Calls to a server, which may be away for a while; what went wrong is said by name.
 
 Only what is said needs Flower: this is read without it.
 """

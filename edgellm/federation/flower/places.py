@@ -1,4 +1,4 @@
-"""A client's place in a federation: one process has it, however many copies its invitation has.
+"""A client's place in a federation, which one process has, whoever has the invitation, too.
 
 Flower counts a client as there for 20 s after it was last heard, and as one client who brings its
 key. Here each process says a word of its own with each request. Another word is refused while the
