@@ -19,7 +19,7 @@ from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 
 PROMPT = [tiny.BEGIN, *range(20, 30)]
-LONG = 400
+LONG = 4000
 
 
 @pytest.fixture

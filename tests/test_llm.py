@@ -183,8 +183,9 @@ def test_closed_while_another_thread_streams(llm):
 
     def run():
         try:
-            for _ in llm.stream(PROMPT, max_tokens=230):
-                begun.set()
+            while True:
+                for _ in llm.stream(PROMPT, max_tokens=230):
+                    begun.set()
         except ClosedError as error:
             found.append(error)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.bench_records import speed
+from support.processes import started
 
 from edgellm.bench.report.result_files import write_records
 from edgellm.cli.app import main
@@ -19,16 +20,15 @@ COMMAND = "import sys; from edgellm.cli.app import main; sys.exit(main(sys.argv[
 
 def start(*arguments, **settings):
     """A command line in a process of its own."""
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **(pipes | settings))
+    return started([sys.executable, "-c", COMMAND, *arguments], **(pipes | settings))
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_talk_about(model):
-    process = start("generate", model, "-p", "Once", "--max-tokens", 200)
-    process.stdout.read(3)
-    process.stdout.close()
-    _, err = process.communicate()
+    with start("generate", model, "-p", "Once", "--max-tokens", 200) as process:
+        process.stdout.read(3)
+        process.stdout.close()
+        _, err = process.communicate()
     assert (process.returncode, err) == (128 + signal.SIGPIPE, b"")
 
 
@@ -79,8 +79,8 @@ def test_a_full_disk_is_said(arguments, full, capsys):
 @pytest.mark.parametrize("command", [["--help"], ["info", "MODEL"]])
 def test_a_full_disk_is_said_once_by_a_whole_process(command, model, full):
     words = [model if word == "MODEL" else word for word in command]
-    process = start(*words, stdout=full)
-    _, err = process.communicate()
+    with start(*words, stdout=full) as process:
+        _, err = process.communicate()
     assert (process.returncode, err.decode()) == (1, FULL_DISK)
 
 
@@ -107,33 +107,22 @@ def test_a_closed_standard_output_is_like_nobody_listening(model):
 
 def test_any_text_can_be_printed_on_any_terminal(model):
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    process = start(
-        "generate",
-        model,
-        "-p",
-        "Once é",
-        "--max-tokens",
-        40,
-        "--temperature",
-        2,
-        "--seed",
-        1,
-        env=environment,
-    )
-    out, err = process.communicate()
+    words = ["-p", "Once é", "--max-tokens", 40, "--temperature", 2, "--seed", 1]
+    with start("generate", model, *words, env=environment) as process:
+        out, err = process.communicate()
     assert (process.returncode, err) == (0, b"")
     assert out.decode("ascii")
 
 
 def test_an_interrupt_ends_it_quietly(model):
     read, write = os.pipe()
-    process = start("generate", model, "-p", "-", stdin=read)
-    os.close(read)
-    while Path(f"/proc/{process.pid}/stat").exists() and not waits(process.pid):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    os.close(write)
+    with start("generate", model, "-p", "-", stdin=read) as process:
+        os.close(read)
+        while process.poll() is None and not waits(process.pid):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        os.close(write)
     assert (process.returncode, out) == (130, b"")
     assert err == b"interrupted\n"
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from support.folders import changed_files
+from support.processes import all_started, started
 from support.tiny import CONFIGS, write_model
 
 from edgellm.converters import convert, export
@@ -51,17 +52,10 @@ def source(tmp_path_factory):
 @contextmanager
 def at_work(command, source, made):
     """A process that has begun to write, and waits."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WORK, command, source, made],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    words = [sys.executable, "-c", WORK, command, source, made]
+    with started(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "at work\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+        yield process
 
 
 @pytest.mark.parametrize("command", ["convert", "export"])
@@ -88,21 +82,15 @@ def test_conversions_and_random_models_hold_one_lock(source, tmp_path):
 
 def test_of_many_conversions_started_together_one_makes_the_model(source, tmp_path):
     made = tmp_path / "made"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, source, made],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate()[0].strip() for process in processes]
+    words = [sys.executable, "-c", RACE, source, made]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with all_started([words] * 4, **pipes) as processes:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.communicate()[0].strip() for process in processes]
     assert said.count("made it") == 1
     others = [text for text in said if text != "made it"]
     assert all("is being written by" in text or "already exists" in text for text in others)

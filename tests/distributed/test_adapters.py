@@ -17,6 +17,7 @@ from support.clusters import (
 from support.lora_files import dora_adapter, peft_adapter
 from support.member_processes import MemberProcess
 from support.paged import CONTEXT, PROMPT
+from support.ports import free_port
 from support.tiny import write_model
 
 import edgellm
@@ -84,7 +85,7 @@ def test_a_machine_that_pages_with_an_adapter(base, tmp_path, adapter):
 
 def test_a_machine_that_comes_back_has_the_adapter(base, tmp_path):
     secret = new_secret()
-    with MemberProcess(base / "4", secret) as member:
+    with MemberProcess(base / "4", secret, port=free_port()) as member:
         hosts = write_hosts(tmp_path, [member.port], secret)
         load = LOAD | {"adapter": base / "lora", "memory": "500MB", "machines": hosts}
         with edgellm.load(base / "4", **load) as llm:

@@ -10,6 +10,7 @@ import pytest
 from support.clusters import members, write_hosts
 from support.member_processes import MemberProcess
 from support.paged import PROMPT
+from support.ports import free_port
 from support.relay import Relay
 from support.traffic import Traffic
 
@@ -153,7 +154,7 @@ def test_sequences_that_come_and_go_say_the_same(tiny_folder, tmp_path, kind, sp
 def test_a_text_goes_on_when_a_killed_machine_is_started_again(tiny_folder, tmp_path):
     folder, secret = tiny_folder("llama-3.2"), new_secret()
     with (
-        MemberProcess(folder, secret) as member,
+        MemberProcess(folder, secret, port=free_port()) as member,
         edgellm.load(
             folder,
             machines=write_hosts(tmp_path, [member.port], secret),

@@ -11,6 +11,8 @@ import pytest
 from support.clusters import write_hosts
 from support.member_processes import MemberProcess, one_member
 from support.paged import PROMPT
+from support.ports import free_port
+from support.processes import started
 from support.relay import Relay
 
 import edgellm
@@ -129,18 +131,18 @@ def test_the_command_ends_with_an_error_and_leaves_nothing(tiny_folder, tmp_path
 @pytest.mark.parametrize("after", ["has come", "waiting at"])
 def test_the_first_machine_is_interrupted(tiny_folder, tmp_path, after):
     folder = tiny_folder("llama-3.2")
-    with one_member(folder, tmp_path) as (member, hosts):
-        words = [sys.executable, "-c", BEGUN, "generate", str(folder), "Once", "--max-tokens"]
-        first = subprocess.Popen(
-            [*words, "100000", "--context-window", "64", "--machines", hosts],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+    words = [sys.executable, "-c", BEGUN, "generate", folder, "Once", "--max-tokens", "100000"]
+    words += ["--context-window", "64", "--machines"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with (
+        one_member(folder, tmp_path) as (member, hosts),
+        started([*words, hosts], **pipes) as first,
+    ):
         assert first.stderr.readline() == b"begun\n"
         while after not in member.said and first.poll() is None:
             time.sleep(0.02)
         first.send_signal(signal.SIGINT)
-        _, said = first.communicate(timeout=30)
+        _, said = first.communicate()
         assert first.returncode in {130, -signal.SIGINT, 0}, said
         ends = time.monotonic() + SECONDS
         while "has come" in member.said and "has gone" not in member.said:
@@ -192,7 +194,7 @@ def test_a_machine_that_comes_back_is_used_again(tiny_folder, tmp_path, load):
     folder = tiny_folder("llama-3.2")
     asked = {"max_tokens": 30, "reuse_cache": True}
     with (
-        MemberProcess(folder, secret) as member,
+        MemberProcess(folder, secret, port=free_port()) as member,
         Relay(member.port) as relay,
         load(write_hosts(tmp_path, [relay.port], secret), machine_wait=0) as llm,
     ):

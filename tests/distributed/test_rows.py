@@ -11,6 +11,7 @@ from support.clusters import (
 )
 from support.member_processes import MemberProcess
 from support.paged import CONTEXT, PROMPT
+from support.ports import free_port
 from support.tiny import LLAMA, write_model
 from support.tiny_families import CONFIGS as MORE_CONFIGS
 
@@ -94,7 +95,7 @@ def test_long_prompts_chats_and_cancelled_answers(quantized, tmp_path):
 def test_a_machine_that_comes_back_has_its_rows_again(quantized, tmp_path):
     load = {"context": CONTEXT, "threads": 1, "memory": "500MB", "machine_wait": 0}
     secret = new_secret()
-    with MemberProcess(quantized, secret) as member:
+    with MemberProcess(quantized, secret, port=free_port()) as member:
         hosts = write_hosts(tmp_path, [member.port], secret)
         with edgellm.load(quantized, machines=hosts, split="rows", **load) as llm:
             before = llm.generate(PROMPT, max_tokens=20, reuse_cache=True).text

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from support.disk_limits import file_size_limit
-from support.processes import python
+from support.processes import all_started, python
 
 from edgellm.errors import ConversionError, ReadError
 from edgellm.files.atomic import FileRecord, file_record, write_file
@@ -184,22 +184,16 @@ for turn in range(int(sys.argv[2])):
 
 def test_of_many_writers_each_file_is_whole(tmp_path):
     path = tmp_path / "file"
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITERS, path, "20", str(number)], stdin=subprocess.PIPE
-        )
-        for number in range(4)
-    ]
-    for writer in writers:
-        writer.stdin.write(b"\n")
-        writer.stdin.flush()
+    words = [[sys.executable, "-c", WRITERS, path, 20, number] for number in range(4)]
     contents = set()
-    while any(writer.poll() is None for writer in writers):
-        if path.exists():
-            contents.add(path.read_bytes())
-    contents.add(path.read_bytes())
-    for writer in writers:
-        writer.stdin.close()
-        assert writer.returncode == 0
+    with all_started(words, stdin=subprocess.PIPE) as writers:
+        for writer in writers:
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+        while any(writer.poll() is None for writer in writers):
+            if path.exists():
+                contents.add(path.read_bytes())
+        contents.add(path.read_bytes())
+        assert [writer.returncode for writer in writers] == [0] * 4
     assert contents <= {str(number).encode() * 20_000 for number in range(4)}
     assert os.listdir(tmp_path) == ["file"]

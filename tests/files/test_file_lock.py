@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
+from support.processes import all_started, started
 
 from edgellm.errors import ConversionError
 from edgellm.files.file_lock import file_lock
@@ -20,14 +22,12 @@ with file_lock(Path(sys.argv[1]), "edgellm export"):
 """
 
 
+@contextmanager
 def holder(destination):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, destination],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline() == b"held\n"
-    return process
+    words = [sys.executable, "-c", HOLDER, destination]
+    with started(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
 
 
 def lock_once(destination):
@@ -52,6 +52,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     destination = tmp_path / "made.gguf"
     with holder(destination) as process:
         process.send_signal(signal.SIGKILL)
+        process.wait()
     assert os.listdir(tmp_path) == ["made.gguf.edgellm.lock"]
     lock_once(destination)
     assert os.listdir(tmp_path) == []
@@ -105,17 +106,11 @@ for _ in range(200):
 
 
 def test_no_two_ever_hold_it(tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", STORM, tmp_path / "made"],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-    for process in processes:
-        assert process.communicate()[1] == b""
+    words = [sys.executable, "-c", STORM, tmp_path / "made"]
+    with all_started([words] * 4, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as processes:
+        for process in processes:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.communicate()[1] == b""
     assert os.listdir(tmp_path) == []

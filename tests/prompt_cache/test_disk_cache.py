@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.paths import ROOT
+from support.processes import all_started, started
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
@@ -226,13 +227,11 @@ def test_a_process_that_is_killed_while_it_saves_leaves_nothing_that_is_used(
     expected, _ = answer(ids, cache=False)
     caught = 0
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", SAVES, str(folder), str(kept)], cwd=ROOT)
-        until = time.monotonic() + 40
-        while process.poll() is None and time.monotonic() < until:
-            if partial_files(kept):
-                break
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        with started([sys.executable, "-c", SAVES, folder, kept], cwd=ROOT) as process:
+            while process.poll() is None and not partial_files(kept):
+                pass  # a file is there under this name for a moment
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
         caught += bool(partial_files(kept))
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a file under a temporary name is nobody's business
@@ -247,13 +246,10 @@ def test_a_process_that_is_killed_while_it_saves_leaves_nothing_that_is_used(
 def test_many_processes_at_once_agree(answer, tiny_folder, tmp_path):
     folder = tiny_folder("llama-2", seed=1, config=LONG)
     code = SAVES.replace("range(1000)", "range(3)")
-    command = [sys.executable, "-W", "error", "-c", code, str(folder), str(tmp_path / "kept")]
-    running = [
-        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    errors = [process.communicate()[1] for process in running]
-    assert errors == [""] * 3
-    assert [process.returncode for process in running] == [0] * 3
+    command = [sys.executable, "-W", "error", "-c", code, folder, tmp_path / "kept"]
+    with all_started([command] * 3, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        assert [process.communicate()[1] for process in running] == [""] * 3
+        assert [process.returncode for process in running] == [0] * 3
     assert len(files(tmp_path / "kept")) == 3
     ids = [1, *(40 + place * 31 % 200 for place in range(1800))]
     found, stats = answer(ids)

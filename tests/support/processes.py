@@ -3,8 +3,29 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 
 from support.compiled_kernels import shared_kernels
+
+
+@contextmanager
+def started(words, **settings):
+    """A process that is there while a block runs; what goes wrong in it leaves none behind.
+
+    Settings are those of ``subprocess.Popen``.
+    """
+    with subprocess.Popen(list(map(str, words)), **settings) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def all_started(commands, **settings):
+    """Several of them."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(started(words, **settings)) for words in commands]
 
 
 def python(code, *arguments, check=True):

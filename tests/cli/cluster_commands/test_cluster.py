@@ -13,6 +13,8 @@ import time
 
 import pytest
 from support.member_processes import one_member
+from support.ports import free_ports
+from support.processes import started
 
 from edgellm.cli.app import main
 from edgellm.cli.cluster_commands.join import wait_for_end
@@ -51,14 +53,6 @@ def hosts_of(path, ports):
     return path
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def edgellm(*words, environment):
     return subprocess.run(
         [sys.executable, "-m", "edgellm", *map(str, words)],
@@ -73,12 +67,15 @@ def test_start_status_generate_and_the_end(folder, tmp_path, environment):
     ports = free_ports(2)
     hosts = hosts_of(tmp_path / "hosts.json", ports)
     words = [sys.executable, "-m", "edgellm", "cluster", "start", str(folder), str(hosts)]
-    started = subprocess.Popen(
-        [*words, "--edgellm", EDGELLM], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    words += ["--edgellm", EDGELLM]
+    with started(words, stderr=subprocess.PIPE, text=True, env=environment) as cluster:
+        use_and_end(cluster, folder, hosts, ports, environment)
+
+
+def use_and_end(cluster, folder, hosts, ports, environment):
     said = ""
     while "all are there" not in said:
-        line = started.stderr.readline()
+        line = cluster.stderr.readline()
         assert line, said
         said += line
     status = edgellm("cluster", "status", hosts, "--json", environment=environment)
@@ -92,9 +89,9 @@ def test_start_status_generate_and_the_end(folder, tmp_path, environment):
     assert many.stdout == one.stdout != ""
     table = edgellm("cluster", "status", hosts, environment=environment)
     assert "waits; 500 MB" in table.stdout
-    started.send_signal(signal.SIGINT)
-    started.communicate(timeout=30)
-    assert started.returncode == 130
+    cluster.send_signal(signal.SIGINT)
+    cluster.communicate()
+    assert cluster.returncode == 130
     for port in ports:  # nobody listens any more
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", port))

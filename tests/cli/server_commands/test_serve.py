@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.processes import started
 
 from edgellm.cli.server_commands.served_models import find_models, parse_keep_alive
 from edgellm.errors import ConfigError
@@ -51,7 +52,7 @@ def test_one_model_stays_and_several_leave():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_server_answers_until_a_signal_comes(number, code):
     command = [sys.executable, "-m", "edgellm", "serve", "stories", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, stderr=subprocess.PIPE, text=True) as process:
         said = process.stderr.readline()
         address = re.search(r"http://([\d.:]+)/v1", said)
         assert address, said

@@ -78,7 +78,7 @@ def test_a_second_turn_comes_from_the_cache(client):
 
 def test_an_answer_whose_time_is_over_says_so(stories):
     body = {"messages": MESSAGES, "stop": ["never this"], "temperature": 1}
-    with served(stories, name="stories", timeout=0.05) as client:
+    with served(stories, name="stories", timeout=0.01) as client:
         status, headers, text = client.request("POST", PATH, {"model": "stories", **body})
         assert (status, json.loads(text)["error"]["code"]) == (504, "timeout")
         assert headers["x-should-retry"] == "false"

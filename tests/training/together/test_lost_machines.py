@@ -10,6 +10,7 @@ import time
 import pytest
 from support.clusters import write_hosts
 from support.member_processes import MemberProcess, one_member
+from support.processes import started
 from support.relay import Relay
 from support.task_files import write_rows
 from support.training import LORA, in_four_bits, numbers_of
@@ -104,9 +105,12 @@ def test_the_command_ends_with_an_error_or_saves_and_goes_on(folder, data, tmp_p
     out = tmp_path / "out"
     words = ["train", str(folder), str(data), str(out), "--batch", "4", "--steps", "100000"]
     words += ["--answers", "0", "--save-every", "2", "--threads", "1", "--memory", "1GB"]
-    with one_member(folder, tmp_path / "hosts") as (member, hosts):
-        command = [sys.executable, "-m", "edgellm", *words, "--machines", str(hosts)]
-        first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "edgellm", *words, "--machines"]
+    with (
+        one_member(folder, tmp_path / "hosts") as (member, hosts),
+        started([*words, hosts], stderr=subprocess.PIPE, text=True) as first,
+    ):
+        command = [*words, str(hosts)]
         log = out / "training.jsonl"
         while first.poll() is None and not (log.exists() and log.read_text().count("\n") > 4):
             time.sleep(0.05)

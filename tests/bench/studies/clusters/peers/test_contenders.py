@@ -1,10 +1,10 @@
 """Programs on two machines: read in their own words, and waited for when one is killed."""
 
 import json
-import socket
 import sys
 
 import pytest
+from support.ports import free_port
 
 from edgellm.bench.studies.clusters.network import Network
 from edgellm.bench.studies.clusters.peers.__main__ import COLUMNS, after_a_loss, measured, rows_of
@@ -44,8 +44,7 @@ def here():
 
 def on_two(then):
     """A program that does something when its second machine is gone."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     return Contender(
         "some",
         "way",
