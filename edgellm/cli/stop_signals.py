@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, suppress
+from importlib.machinery import ExtensionFileLoader
 
 TYPE_CHECKING = False  # typing's own is slow to import
 
@@ -30,6 +31,12 @@ PATIENCE_SECONDS = 10.0
 
 LOST_SECONDS = 0.02
 """Time after which an exception is raised again that came where none can get out."""
+
+LOADERS = frozenset(
+    method.__code__
+    for method in (ExtensionFileLoader.create_module, ExtensionFileLoader.exec_module)
+)
+"""What runs while a module of native code is imported."""
 
 
 class StopSignals:
@@ -58,10 +65,12 @@ class StopSignals:
     def command_begins(self) -> None:
         """From here on there may be something to clean up; without ``arm`` nothing changes."""
         if self._armed:
+            from edgellm.cli.signal_watch import SignalWatch
             from edgellm.cli.terminal_state import TerminalState
 
             terminal = TerminalState()
             terminal.give_back_when_stopped()
+            SignalWatch(STOP_SIGNALS)
             sys.unraisablehook = self._note_unraisable
             self._terminal = terminal
 
@@ -86,7 +95,7 @@ class StopSignals:
             if self.received:
                 signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
 
-    def _take(self, number: int, _: FrameType | None) -> None:
+    def _take(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         if self._terminal is None or self._count >= PATIENCE:
             self._exit(number)
@@ -96,7 +105,7 @@ class StopSignals:
             if not self._unhurried:
                 signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
             self._terminal.drop_lost_streams()
-            self._raise()
+            self._raise(frame)
 
     def _exit(self, number: int) -> None:
         """End the process without a word of Python's."""
@@ -107,15 +116,18 @@ class StopSignals:
                 os.write(2, b"interrupted\n")
         os._exit(128 + number)
 
-    def _wake(self, *_: object) -> None:
+    def _wake(self, _: int, frame: FrameType | None) -> None:
         """Raise again what was lost, or end what takes too long."""
         if not self._lost:
             self._exit(self.received)
         self._lost = False
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
-        self._raise()
+        self._raise(frame)
 
-    def _raise(self) -> None:
+    def _raise(self, frame: FrameType | None) -> None:
+        if _begins_extension(frame):
+            self._raise_later()
+            return
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.received)
@@ -123,10 +135,25 @@ class StopSignals:
     def _note_unraisable(self, lost: sys.UnraisableHookArgs) -> None:
         """Raise again what was raised in a finalizer, for instance, which lets nothing out."""
         if self.received and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
-            self._lost = True
-            signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS)
+            self._raise_later()
         elif not self.received:  # after it, finalizers find half of what they were to close
             sys.__unraisablehook__(lost)
+
+    def _raise_later(self) -> None:
+        self._lost = True
+        signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS)
+
+
+def _begins_extension(frame: FrameType | None) -> bool:
+    """Whether a module of native code is being imported, which may swallow what is raised in it.
+
+    MLX does: the import fails as if it had no backend, or goes on as if nothing had been raised.
+    """
+    while frame is not None:
+        if frame.f_code in LOADERS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 STOP = StopSignals()

@@ -128,11 +128,12 @@ class Editor:
         store_typeahead(self._session.input, pressed)
 
     async def _prompt(self) -> str:
+        watched = signal.set_wakeup_fd(-1)
         try:
             return await self._session.prompt_async(pre_run=self._take_over_loop)
         finally:
             # asyncio closes what is written to at a signal, and takes it back only then
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(watched)
 
     def _take_over_loop(self) -> None:
         """Let what a signal raises end the library's loop without a word of the loop's."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ sys.exit(main())
 def own_state(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@contextmanager
+def running(source, *arguments):
+    """A Python process with this source; killed at the end, whatever the test found."""
+    with subprocess.Popen(
+        [sys.executable, "-c", source, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def ended(job, number):
@@ -166,17 +182,15 @@ finally:
 @pytest.mark.parametrize(("more", "said"), [(1, b"clean\n"), (2, b"")])
 def test_a_second_ctrl_c_lets_the_clean_up_end_and_a_third_does_not(more, said):
     seconds = 0.5 if said else 60
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"begun\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout.readline() == b"cleaning\n"
-    for _ in range(more):
+    with running(SLOW, str(seconds)) as process:
+        assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-    assert process.communicate() == (said, b"")
-    assert process.returncode == 128 + signal.SIGTERM
+        assert process.stdout.readline() == b"cleaning\n"
+        for _ in range(more):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        assert process.communicate() == (said, b"")
+        assert process.returncode == 128 + signal.SIGTERM
 
 
 LOST = """
@@ -199,13 +213,62 @@ finally:
 
 
 def test_a_signal_in_a_finalizer_is_not_lost():
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"begun\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30) == (b"clean\n", b"")
-    assert process.returncode == 128 + signal.SIGTERM
+    with running(LOST) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == (b"clean\n", b"")
+        assert process.returncode == 128 + signal.SIGTERM
+
+
+MISSED = """
+import signal, threading, time
+from edgellm.cli.stop_signals import STOP
+
+STOP.arm()
+STOP.command_begins()
+
+def on_another_thread():
+    time.sleep(0.1)
+    signal.raise_signal(signal.SIGTERM)
+
+threading.Thread(target=on_another_thread).start()
+try:
+    {wait}
+finally:
+    print("clean", flush=True)
+"""
+
+
+@pytest.mark.parametrize("wait", ["time.sleep(60)", "threading.Event().wait()", "input()"])
+def test_a_signal_that_ends_no_wait_of_the_main_thread_wakes_it(wait):
+    with running(MISSED.format(wait=wait)) as process:
+        assert process.stdout.read() == b"clean\n"
+        assert process.wait() == 128 + signal.SIGTERM
+
+
+SWALLOWED = """
+import signal, sys, time
+from edgellm.cli.stop_signals import STOP
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlx._reprlib_fix":  # which MLX imports while it is imported
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+STOP.arm()
+STOP.command_begins()
+try:
+    import mlx.core
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_while_native_code_is_imported_is_not_lost():
+    with running(SWALLOWED) as process:
+        assert process.communicate(timeout=30) == (b"interrupted\n", b"")
 
 
 HELD = """
@@ -226,20 +289,18 @@ finally:
 
 
 def test_a_clean_up_that_waits_for_ever_is_given_up():
-    process = subprocess.Popen(
-        [sys.executable, "-c", HELD], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"begun\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30) == (b"", b"")
-    assert process.returncode == 128 + signal.SIGTERM
+    with running(HELD) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == (b"", b"")
+        assert process.returncode == 128 + signal.SIGTERM
 
 
 UNHURRIED = """
 import time
 from edgellm.cli import stop_signals
 
-stop_signals.PATIENCE_SECONDS = 0.1
+stop_signals.PATIENCE_SECONDS = 0.6
 stop_signals.STOP.arm()
 stop_signals.STOP.command_begins()
 try:
@@ -247,17 +308,15 @@ try:
     time.sleep(60)
 finally:
     with stop_signals.STOP.unhurried():
-        time.sleep(0.5)
+        time.sleep(0.8)
         print("saved", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_save_has_all_the_time_that_it_takes_and_what_follows_has_not():
-    process = subprocess.Popen(
-        [sys.executable, "-c", UNHURRIED], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"begun\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30) == (b"saved\n", b"")
-    assert process.returncode == 128 + signal.SIGTERM
+    with running(UNHURRIED) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == (b"saved\n", b"")
+        assert process.returncode == 128 + signal.SIGTERM

@@ -45,10 +45,10 @@ class Terminal:
         os.close(slave)
         self.seen = ""
 
-    def wait_for(self, text, seconds=60):
-        """Read until a text appears; return what came with it."""
+    def wait_for(self, text, seconds=60, after=None):
+        """Read until a text appears, perhaps after one seen already; return what came with it."""
         begun = time.monotonic()
-        from_here = len(self.seen)
+        from_here = len(self.seen) if after is None else self.seen.rindex(after)
         while text not in self.seen[from_here:]:
             assert time.monotonic() - begun < seconds, self.seen
             ready, _, _ = select.select([self._master], [], [], 0.2)
