@@ -5,7 +5,7 @@ The signals are armed before anything is imported that takes time.
 
 import sys
 
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typer.main import get_command
 from edgellm.cli.command import WIDEST, EdgellmCommand, leave_values, without_help
 from edgellm.cli.parsing.plain_values import convert_plain_values
 from edgellm.cli.parsing.usage_errors import did_you_mean
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 from edgellm.errors import ConfigError
 
 HELP_OPTIONS = ("--help", "-h")

@@ -13,7 +13,7 @@ from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 from edgellm.console.progress import show_doing
 from edgellm.console.terminal import note, say, write_json
 from edgellm.console.training.end_view import show_answers, show_epochs

@@ -158,7 +158,7 @@ os.kill(bench, signal.SIGTERM)
 STARTING = """
 import os, subprocess, sys
 from edgellm.bench.worker.process import WorkerProcess
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 
 STOP.arm()
 STOP.command_begins()

@@ -164,7 +164,7 @@ def test_a_hang_up_that_is_ignored_stays_ignored(model):
 # A command whose clean-up takes a while, and that says what comes of it.
 SLOW = """
 import sys, time
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 
 STOP.arm()
 STOP.command_begins()
@@ -195,7 +195,7 @@ def test_a_second_ctrl_c_lets_the_clean_up_end_and_a_third_does_not(more, said):
 
 LOST = """
 import time
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 
 class Finalized:
     def __del__(self):
@@ -222,7 +222,7 @@ def test_a_signal_in_a_finalizer_is_not_lost():
 
 MISSED = """
 import signal, threading, time
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 
 STOP.arm()
 STOP.command_begins()
@@ -248,7 +248,7 @@ def test_a_signal_that_ends_no_wait_of_the_main_thread_wakes_it(wait):
 
 SWALLOWED = """
 import signal, sys, time
-from edgellm.cli.stop_signals import STOP
+from edgellm.cli.signals.stop_signals import STOP
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
@@ -273,7 +273,7 @@ def test_ctrl_c_while_native_code_is_imported_is_not_lost():
 
 HELD = """
 import threading, time
-from edgellm.cli import stop_signals
+from edgellm.cli.signals import stop_signals
 
 stop_signals.PATIENCE_SECONDS = 0.3
 stop_signals.STOP.arm()
@@ -298,7 +298,7 @@ def test_a_clean_up_that_waits_for_ever_is_given_up():
 
 UNHURRIED = """
 import time
-from edgellm.cli import stop_signals
+from edgellm.cli.signals import stop_signals
 
 stop_signals.PATIENCE_SECONDS = 0.6
 stop_signals.STOP.arm()

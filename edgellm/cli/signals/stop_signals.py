@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from edgellm.cli.terminal_state import TerminalState
+    from edgellm.cli.signals.terminal_state import TerminalState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 3
@@ -65,8 +65,8 @@ class StopSignals:
     def command_begins(self) -> None:
         """From here on there may be something to clean up; without ``arm`` nothing changes."""
         if self._armed:
-            from edgellm.cli.signal_watch import SignalWatch
-            from edgellm.cli.terminal_state import TerminalState
+            from edgellm.cli.signals.signal_watch import SignalWatch
+            from edgellm.cli.signals.terminal_state import TerminalState
 
             terminal = TerminalState()
             terminal.give_back_when_stopped()
