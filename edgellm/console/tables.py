@@ -222,6 +222,8 @@ def _machine_part(kind: str, machine: Mapping[str, Any]) -> str:
     layers = plural(len(machine["layers"]), "layer")
     held = layers if kind == "windows" else f"{percent(machine['share'])} of {layers}"
     text = f"{held}, {size(machine['total_bytes'])} of {size(machine['budget'])}; "
+    if machine["adapter_bytes"]:
+        text += f"{size(machine['adapter_bytes'])} of that for the adapter; "
     if machine["streamed_bytes"]:
         text += f"{machine['pinned']} in memory, {size(machine['streamed_bytes'])} read per token "
         text += f"at {rate(machine['disk_bytes_per_second'])}; "

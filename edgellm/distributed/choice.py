@@ -84,8 +84,6 @@ def choose_split(gathered: Gathered, rates: Rates) -> Kind:
         return gathered.settings.split
     if _kept_as_layers(gathered) is not None:
         return "windows"
-    if gathered.changes:
-        return "windows"  # rows have no adapter
     try:
         require_rows(gathered.checkpoint, gathered.settings)
         share_rows(gathered.checkpoint.config, gathered.budgets)

@@ -15,11 +15,13 @@ from edgellm.distributed.gathered import (
     gather,
     require_same_arithmetic,
 )
+from edgellm.distributed.parts.changes import GivenChanges, changes_bytes, packed_changes
 from edgellm.distributed.parts.cut import Cut
+from edgellm.distributed.parts.open_rows import open_rows
 from edgellm.distributed.parts.output import with_output_rows
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, part_name, shared_settings
 from edgellm.distributed.parts.row_pass import gathered_columns
-from edgellm.distributed.parts.rows import checkpoint_rows, open_rows
+from edgellm.distributed.parts.rows import checkpoint_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.gathered_pass import gather_head, make_gathered_pass
@@ -29,12 +31,6 @@ from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.distributed.row_choice import ChosenRows, choose_shares
 from edgellm.distributed.shares import MachineShare, machine_shares
-from edgellm.distributed.supply.changes import (
-    GivenChanges,
-    changes_bytes,
-    packed_changes,
-    without_memory,
-)
 from edgellm.distributed.supply.sending import supplied
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
@@ -117,8 +113,8 @@ def _open_parts(
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     own_part = checkpoint.with_layers(cut.layers[0])
     own_changes = gathered.changes_of(cut.layers[0])
-    settings = without_memory(settings, changes_bytes(own_changes))
-    local_plan = plan_for(own_part, settings)
+    nbytes = gathered.adapter_bytes(0, changes_bytes(own_changes))
+    local_plan = plan_for(own_part, settings, adapter_bytes=nbytes)
     tellings = supplied(checkpoint, peers, cut.layers[1:], gathered.sending)
     prompts = prompt_cache_for(
         checkpoint, settings, kv_bits=settings.kv_bits, adapter=gathered.adapter
@@ -197,7 +193,9 @@ def _open_rows(
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     shares, output = chosen.shares, chosen.output
     tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
-    prompts = prompt_cache_for(checkpoint, settings, kv_bits=settings.kv_bits)
+    prompts = prompt_cache_for(
+        checkpoint, settings, kv_bits=settings.kv_bits, adapter=gathered.adapter
+    )
     heads = [
         {
             "ask": "open",
@@ -209,7 +207,8 @@ def _open_rows(
         }
         for place, (share, telling) in enumerate(zip(shares[1:], tellings, strict=True), 1)
     ]
-    openings = [Opening(head) for head in heads]
+    changes = [gathered.changes_of(share) for share in shares]
+    openings = [_opening(head, own) for head, own in zip(heads, changes[1:], strict=True)]
     with opening_all(peers, openings) as replies, borrowed_stream():
         part = open_rows(
             checkpoint,
@@ -217,6 +216,8 @@ def _open_rows(
             settings,
             layers_only=False,
             output=None if output is None else output[0],
+            changes=changes[0],
+            adapter_bytes=gathered.adapter_bytes(0, changes_bytes(changes[0])),
             progress=progress,
             make_reader=make_reader,
         )
@@ -317,6 +318,7 @@ def joined_plan(
         streamed=tuple(sorted(set(streamed))),
         prefill_chunk=min(plan["prefill_chunk"] for plan in plans),
         pinned_bytes=sum(plan["pinned_bytes"] for plan in plans),
+        adapter_bytes=sum(plan["adapter_bytes"] for plan in plans),
         cache_bytes=cache_bytes,
         working_bytes=sum(plan["working_bytes"] for plan in plans),
         total_bytes=total_bytes,

@@ -11,7 +11,6 @@ from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
 from edgellm.distributed.parts.rows import require_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.row_choice import choose_shares, gather_seconds
-from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan import Plan
 
 
@@ -58,6 +57,7 @@ class MachinePart:
             "pinned": len(self.plan.pinned),
             "budget": self.plan.budget,
             "total_bytes": self.plan.total_bytes,
+            "adapter_bytes": self.plan.adapter_bytes,
             "streamed_bytes": self.plan.streamed_bytes,
             "disk_bytes_per_second": self.disk,
             "weights_per_second": self.weights,
@@ -167,8 +167,6 @@ def forecast_windows(gathered: Gathered, rates: Rates) -> KindForecast:
 def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
     """Return what machines with rows of every matrix would take; errors are those of ``load``."""
     checkpoint = gathered.checkpoint
-    if gathered.changes:
-        raise ConfigError("an adapter changes whole layers", hint="leave out --split")
     require_rows(checkpoint, gathered.settings)
     chosen = choose_shares(gathered, rates)
     inner = checkpoint.config.intermediate_size

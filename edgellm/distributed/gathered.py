@@ -12,10 +12,10 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.links.machines import Machine, read_machines, secret_file
 from edgellm.distributed.links.secret import read_secret
+from edgellm.distributed.parts.changes import changes_bytes, changes_of_rows
 from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
-from edgellm.distributed.parts.rows import require_rows
+from edgellm.distributed.parts.rows import RowShare, require_rows
 from edgellm.distributed.remote.peer import Peer
-from edgellm.distributed.supply.changes import changes_bytes, without_memory
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.distributed.supply.told_model import told_of
 from edgellm.errors import (
@@ -60,9 +60,20 @@ class Gathered:
     adapter: UnmergedAdapter | None = None
     changes: Sequence[LayerChange] = ()
 
-    def changes_of(self, layers: Iterable[int]) -> list[LayerChange]:
-        """Return the adapter's changes of some layers; none where there is no adapter."""
-        return [self.changes[layer] for layer in layers] if self.changes else []
+    def changes_of(self, part: Iterable[int] | RowShare) -> list[LayerChange]:
+        """Return the adapter's changes of some layers, or of rows of all; none without one."""
+        if not self.changes:
+            return []
+        if isinstance(part, RowShare):
+            return changes_of_rows(self.changes, self.checkpoint.config, part)
+        return [self.changes[layer] for layer in part]
+
+    def adapter_bytes(self, machine: int, own: int) -> int:
+        """Return the bytes of the adapter on a machine that computes with ``own`` of them.
+
+        The first one keeps those of all, for machines that come back.
+        """
+        return own if machine else changes_bytes(self.changes)
 
     def settings_of(self, machine: int) -> LoadSettings:
         """Return the settings that a machine's part is planned with, by its number."""
@@ -77,7 +88,7 @@ def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) 
 
     Raises MemoryBudgetError where not even all memories together are enough; the rest as above.
     """
-    model = _require_layers(checkpoint, settings)
+    model = _require_layers(checkpoint)
     if settings.split == "rows":
         require_rows(model, settings)
     peers = call_machines(model, settings, stack, parts=True)
@@ -85,7 +96,7 @@ def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) 
     adapter, changes = _read_adapter(model, settings)
     settings = replace(settings, adapter=None)
     together = replace(settings, memory=sum(budgets), draft=None)
-    plan = plan_for(model, without_memory(together, changes_bytes(changes)))
+    plan = plan_for(model, together, adapter_bytes=changes_bytes(changes))
     shared = replace(settings, context=plan.context, kv_bits=plan.kv_bits, memory=budgets[0])
     return Gathered(model, shared, peers, budgets, adapter=adapter, changes=changes)
 
@@ -146,12 +157,14 @@ def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:
     def plan_of(machine: int, layers: int) -> Plan:
         if (machine, layers) not in known:
             part = gathered.checkpoint.with_layers(range(layers))
-            own = gathered.settings_of(machine)
-            if gathered.changes:
-                largest = max(changes_bytes([change]) for change in gathered.changes)
-                own = without_memory(own, largest * layers)
+            own = layers * max((changes_bytes([change]) for change in gathered.changes), default=0)
             with named(gathered, machine):
-                known[machine, layers] = plan_for(part, own, layers_only=machine > 0)
+                known[machine, layers] = plan_for(
+                    part,
+                    gathered.settings_of(machine),
+                    layers_only=machine > 0,
+                    adapter_bytes=gathered.adapter_bytes(machine, own),
+                )
         return known[machine, layers]
 
     return plan_of
@@ -169,17 +182,12 @@ def named(gathered: Gathered, machine: int) -> Iterator[None]:
         raise MemoryBudgetError(f"machine {name}: {error.message}", hint=error.hint) from error
 
 
-def _require_layers(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Checkpoint:
-    """Return the checkpoint if it and the settings can be spread over machines."""
+def _require_layers(checkpoint: AnyCheckpoint) -> Checkpoint:
+    """Return the checkpoint if it can be spread over machines."""
     if not isinstance(checkpoint, Checkpoint):
         raise UnsupportedModelError(
             "models that mlx-lm computes run on one machine",
             hint="leave out --machines, or choose a model that edgellm computes itself",
-        )
-    if settings.adapter is not None and settings.split == "rows":
-        raise ConfigError(
-            "an adapter changes whole layers, and machines are to have rows of them",
-            hint="leave out --split, or merge it: edgellm convert MODEL FOLDER --adapter ADAPTER",
         )
     return checkpoint
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from edgellm.console.units import short_time, size
 from edgellm.distributed.gathered import Gathered, named
 from edgellm.distributed.links.mesh import Bounds
+from edgellm.distributed.parts.changes import changes_bytes
+from edgellm.distributed.parts.open_rows import plan_rows
 from edgellm.distributed.parts.output import has_output_kernels
-from edgellm.distributed.parts.rows import GATHERS, RowShare, plan_rows, share_output, share_rows
+from edgellm.distributed.parts.rows import GATHERS, RowShare, share_output, share_rows
 from edgellm.distributed.rates import SLOWEST_WEIGHTS, Rates
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.errors import MemoryBudgetError
@@ -108,6 +110,7 @@ def chosen_rows(gathered: Gathered, rates: Rates, *, by_rows: bool) -> ChosenRow
         output = share_output(checkpoint.config, weights) if by_rows else None
         plans = []
         for machine, share in enumerate(shares):
+            changes = changes_bytes(gathered.changes_of(share))
             with named(gathered, machine):
                 plans.append(
                     plan_rows(
@@ -116,6 +119,7 @@ def chosen_rows(gathered: Gathered, rates: Rates, *, by_rows: bool) -> ChosenRow
                         gathered.settings_of(machine),
                         layers_only=machine > 0,
                         output=None if output is None else output[machine],
+                        adapter_bytes=gathered.adapter_bytes(machine, changes),
                     )
                 )
         return ChosenRows(shares, plans, output)

@@ -34,6 +34,7 @@ def plan_for(
     speeds: Speeds | None = None,
     layers_only: bool = False,
     with_output: bool = False,
+    adapter_bytes: int = 0,
 ) -> Plan:
     """Return the plan that ``load`` follows.
 
@@ -44,6 +45,7 @@ def plan_for(
         speeds: for the plan's prediction.
         layers_only: whether embedding and output matrix are elsewhere.
         with_output: whether norm and output matrix are here even so.
+        adapter_bytes: of an adapter's numbers that come from elsewhere; ``settings`` name none.
 
     Raises:
         MemoryBudgetError: the model cannot run inside the budget.
@@ -58,8 +60,11 @@ def plan_for(
             speeds=speeds,
             layers_only=True,
             with_output=with_output,
+            adapter_bytes=adapter_bytes,
         )
-    plan = _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds)
+    plan = _plan_as_set(
+        checkpoint, settings, budget=budget, speeds=speeds, adapter_bytes=adapter_bytes
+    )
     if plan.resident or settings.kv_bits is not None or isinstance(checkpoint, MLXLMCheckpoint):
         return plan
     if arithmetic_of(checkpoint, settings).kernels is None:
@@ -72,6 +77,7 @@ def plan_for(
         replace(settings, kv_bits=FEWER_KV_BITS, context=plan.context),
         budget=budget,
         speeds=speeds,
+        adapter_bytes=adapter_bytes,
     )
     if len(in_8_bits.pinned) <= len(plan.pinned):
         return plan
@@ -102,9 +108,12 @@ def _plan_as_set(
     speeds: Speeds | None,
     layers_only: bool = False,
     with_output: bool = False,
+    adapter_bytes: int = 0,
 ) -> Plan:
     """Return the plan with the KV cache's bits as they are set, or usual."""
     ring_buffers, estimate = _estimate(checkpoint, settings)
+    if adapter_bytes:
+        estimate = replace(estimate, adapter_bytes=adapter_bytes)
     if layers_only:
         estimate = estimate.without_embedding() if with_output else estimate.without_outer()
     kv_bits = None

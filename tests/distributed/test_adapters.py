@@ -24,11 +24,10 @@ import edgellm
 from edgellm.adapters.unmerged import open_unmerged
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
-from edgellm.distributed.choice import forecast_cluster
 from edgellm.distributed.cluster import open_cluster
 from edgellm.distributed.links.secret import new_secret
+from edgellm.distributed.parts.changes import changes_bytes
 from edgellm.distributed.parts.cut import cut_layers
-from edgellm.distributed.supply.changes import changes_bytes
 from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.settings import LoadSettings
 
@@ -97,14 +96,3 @@ def test_a_machine_that_comes_back_has_the_adapter(base, tmp_path):
                 pytest.warns(RuntimeWarning, match="is gone|is back"),
             ):
                 assert llm.generate(PROMPT, max_tokens=12).text == whole
-
-
-def test_rows_have_no_adapter(base, tmp_path):
-    with members(base / "4", tmp_path, ["500MB"]) as hosts:
-        load = LOAD | {"adapter": base / "lora", "memory": "500MB", "machines": hosts}
-        with pytest.raises(edgellm.ConfigError, match="whole layers") as raised:
-            edgellm.load(base / "4", split="rows", **load)
-        assert raised.value.hint
-        forecast = forecast_cluster(read_checkpoint(base / "4"), LoadSettings(**load))
-        assert forecast.kind == "windows"
-        assert "whole layers" in forecast.refused["rows"]

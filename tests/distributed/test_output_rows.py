@@ -22,7 +22,8 @@ from edgellm.converters import convert
 from edgellm.distributed import row_choice
 from edgellm.distributed.forecast import forecast_rows
 from edgellm.distributed.gathered import gather
-from edgellm.distributed.parts.rows import plan_rows, share_output, share_rows
+from edgellm.distributed.parts.open_rows import plan_rows
+from edgellm.distributed.parts.rows import share_output, share_rows
 from edgellm.distributed.remote.gathered_pass import GatheredHead, GatheredPass
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.distributed.row_choice import choose_shares, gather_seconds

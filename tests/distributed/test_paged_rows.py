@@ -14,7 +14,8 @@ import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.distributed.cluster import open_cluster
-from edgellm.distributed.parts.rows import plan_rows, share_rows
+from edgellm.distributed.parts.open_rows import plan_rows
+from edgellm.distributed.parts.rows import share_rows
 from edgellm.distributed.row_choice import balanced_parts
 from edgellm.kv_cache.cache import stored
 from edgellm.settings import LoadSettings

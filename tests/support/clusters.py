@@ -19,7 +19,8 @@ from edgellm.distributed.links.machines import secret_file
 from edgellm.distributed.links.secret import new_secret, write_secret
 from edgellm.distributed.members.member import Member
 from edgellm.distributed.members.session import Session
-from edgellm.distributed.parts.rows import plan_rows, share_rows
+from edgellm.distributed.parts.open_rows import plan_rows
+from edgellm.distributed.parts.rows import share_rows
 from edgellm.distributed.row_choice import chosen_rows
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings

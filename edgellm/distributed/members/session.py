@@ -15,6 +15,8 @@ from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import Pulse
 from edgellm.distributed.members.kept_part import KeptPart
 from edgellm.distributed.members.meeting import Meeting, neighbours_from
+from edgellm.distributed.parts.changes import unpacked_changes
+from edgellm.distributed.parts.open_rows import open_rows
 from edgellm.distributed.parts.output import bounds_from
 from edgellm.distributed.parts.part import (
     MakeReader,
@@ -26,9 +28,8 @@ from edgellm.distributed.parts.part import (
     settings_from,
 )
 from edgellm.distributed.parts.row_pass import RowPass, gathered_columns
-from edgellm.distributed.parts.rows import RowLayers, open_rows, share_from
+from edgellm.distributed.parts.rows import RowLayers, share_from
 from edgellm.distributed.parts.wire import error_document, packed, unpacked
-from edgellm.distributed.supply.changes import changes_bytes, unpacked_changes, without_memory
 from edgellm.distributed.supply.held import Answer, Held, WholeFolder
 from edgellm.distributed.supply.sample_model import measure_told
 from edgellm.errors import MachineError
@@ -166,16 +167,22 @@ class Session:
         settings = settings_from(head["settings"], self._settings)
         part: Part[WindowedLayers] | Part[RowLayers]
         with borrowed_stream():
+            changes = unpacked_changes(head["changes"], body) if "changes" in head else []
             if "rows" in head:
                 share = share_from(head["rows"])
-                own, reads = bounds_from(head["output"]), self._make_reader
-                part = open_rows(self._checkpoint, share, settings, output=own, make_reader=reads)
+                part = open_rows(
+                    self._checkpoint,
+                    share,
+                    settings,
+                    output=bounds_from(head["output"]),
+                    changes=changes,
+                    make_reader=self._make_reader,
+                )
             else:
-                changes = unpacked_changes(head["changes"], body) if "changes" in head else []
                 part = open_part(
                     self._checkpoint,
                     head["layers"],
-                    without_memory(settings, changes_bytes(changes)),
+                    settings,
                     make_reader=self._make_reader,
                     changes=changes,
                 )

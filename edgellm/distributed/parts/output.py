@@ -46,7 +46,12 @@ def output_bytes(checkpoint: Checkpoint, rows: Bounds) -> int:
 
 
 def plan_with_output(
-    checkpoint: Checkpoint, rows: Bounds, settings: LoadSettings, *, layers_only: bool
+    checkpoint: Checkpoint,
+    rows: Bounds,
+    settings: LoadSettings,
+    *,
+    layers_only: bool,
+    adapter_bytes: int = 0,
 ) -> Plan:
     """Return the plan of a machine that has some rows of the output matrix.
 
@@ -55,15 +60,22 @@ def plan_with_output(
         rows: of the output matrix.
         settings: as for ``load``.
         layers_only: whether the embedding is elsewhere.
+        adapter_bytes: as ``plan_for`` has them.
 
     Raises:
         MemoryBudgetError: it does not fit.
     """
     if layers_only or checkpoint.lm_head is not None:
         part = with_output_rows(checkpoint, rows)
-        return plan_for(part, settings, layers_only=layers_only, with_output=True)
+        return plan_for(
+            part,
+            settings,
+            layers_only=layers_only,
+            with_output=True,
+            adapter_bytes=adapter_bytes,
+        )
     # the embedding is here as a whole, and some of its rows multiply
-    plan = plan_for(checkpoint, settings)
+    plan = plan_for(checkpoint, settings, adapter_bytes=adapter_bytes)
     elsewhere = checkpoint.embed_tokens.nbytes - output_bytes(checkpoint, rows)
     return replace(plan, weight_bytes_per_token=plan.weight_bytes_per_token - elsewhere)
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.distributed.parts.changes import changes_bytes
 from edgellm.kv_cache.cache import stored
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
@@ -91,7 +92,8 @@ def open_part(
     With ``changes`` an adapter runs beside them.
     """
     checkpoint = checkpoint.with_layers(numbers)
-    plan = plan_for(checkpoint, settings, layers_only=True)
+    nbytes = changes_bytes(changes)
+    plan = plan_for(checkpoint, settings, layers_only=True, adapter_bytes=nbytes)
     with ExitStack() as on_failure:
         reader = make_reader(checkpoint, plan)
         on_failure.callback(reader.close)

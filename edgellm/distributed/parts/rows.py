@@ -1,31 +1,23 @@
-"""Rows of every matrix of a model on one machine: which ones, and how they load."""
+"""Rows of every matrix of a model on one machine: which ones, and how they are gone through."""
 
 # L new tokens, E hidden
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgellm.checkpoint.buffer import WeightBuffer, place_tensors
+from edgellm.checkpoint.buffer import place_tensors
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.distributed.parts.output import load_output, plan_with_output
-from edgellm.distributed.parts.part import MakeReader, Part
 from edgellm.errors import ClosedError, ConfigError
-from edgellm.memory_plan.plan import Plan
-from edgellm.memory_plan.plan_checkpoint import plan_for
-from edgellm.models.arithmetic import arithmetic_of, config_for
-from edgellm.models.cpu.block import CpuBlock
+from edgellm.models.arithmetic import arithmetic_of
 from edgellm.models.cpu.linear import CpuLinear
 from edgellm.models.cpu.row_block import AttentionOfLayers, RowAttention, RowBlock
-from edgellm.models.layers import Span
+from edgellm.models.layers import LayerChange, Span
 from edgellm.reading.paged_groups import PagedGroups, Traffic
-from edgellm.runtime.caches import LayerCaches
-from edgellm.runtime.loader import LoadProgress, open_reader
 from edgellm.settings import LoadSettings
 
 UNIT = 16
@@ -71,6 +63,7 @@ class RowLayers:
         weights: those in memory, and the ring of buffers for the others.
         count: how many layers there are.
         max_exact_rows: as ``models.layers.Layer`` has it.
+        changes: by an adapter, of each layer; empty where there is none.
 
     Attributes:
         head: norm and the rows of the output matrix that are here; None where the first machine
@@ -79,8 +72,15 @@ class RowLayers:
 
     takes_trees = True
 
-    def __init__(self, weights: PagedGroups[RowBlock], count: int, max_exact_rows: int) -> None:
+    def __init__(
+        self,
+        weights: PagedGroups[RowBlock],
+        count: int,
+        max_exact_rows: int,
+        changes: Sequence[LayerChange] = (),
+    ) -> None:
         self.count = count
+        self._changes = changes
         self.max_exact_rows = max_exact_rows
         self.is_closed: bool = False
         self.head: CpuLinear | None = None
@@ -117,6 +117,9 @@ class RowLayers:
         try:
             for number in range(self.count)[:depth]:
                 block, load = weights.take(number)
+                # the object is of a buffer, the change of a layer
+                if load is not None and self._changes:
+                    block.adapt(self._changes[number])
                 yield number, block
                 if load is not None:
                     weights.release(load)
@@ -202,101 +205,26 @@ def checkpoint_rows(checkpoint: Checkpoint, share: RowShare) -> Checkpoint:
     )
 
 
-def _rows_of(layer: TensorGroup, config: ModelConfig, share: RowShare) -> TensorGroup:
+def matrix_rows(config: ModelConfig, share: RowShare) -> dict[str, Bounds]:
+    """Return a machine's rows of each of a layer's matrices, by its name inside the layer."""
     group = config.num_attention_heads // config.num_key_value_heads
-    keys = tuple(config.head_dim * bound for bound in share.kv_heads)
-    rows = {
-        "self_attn.q_proj": tuple(group * bound for bound in keys),
-        "self_attn.k_proj": keys,
-        "self_attn.v_proj": keys,
+    first, stop = (config.head_dim * bound for bound in share.kv_heads)
+    return {
+        "self_attn.q_proj": (group * first, group * stop),
+        "self_attn.k_proj": (first, stop),
+        "self_attn.v_proj": (first, stop),
         "self_attn.o_proj": share.hidden,
         "mlp.gate_proj": share.inner,
         "mlp.up_proj": share.inner,
         "mlp.down_proj": share.hidden,
     }
+
+
+def _rows_of(layer: TensorGroup, config: ModelConfig, share: RowShare) -> TensorGroup:
+    rows = matrix_rows(config, share)
     tensors = {}
     for name, tensor in layer.tensors.items():
         own = rows.get(name.rpartition(".")[0])
         tensors[name] = tensor if own is None else tensor.part(tensor.name, *own)
     layout, extents = place_tensors(tensors)
     return TensorGroup(layout, extents, layer.quantizations, tensors)
-
-
-def plan_rows(
-    checkpoint: Checkpoint,
-    share: RowShare,
-    settings: LoadSettings,
-    *,
-    layers_only: bool,
-    output: Bounds | None = None,
-) -> Plan:
-    """Return the plan of a machine's rows. Raises MemoryBudgetError.
-
-    Args:
-        checkpoint, settings: as for ``load``.
-        share: the rows.
-        layers_only: whether the embedding is elsewhere.
-        output: rows of the output matrix here; None: the machine with the embedding has all.
-    """
-    part = checkpoint_rows(checkpoint, share)
-    # what is gathered is as wide as the whole model; the KV caches are of the heads here
-    config = replace(checkpoint.config, num_key_value_heads=part.config.num_key_value_heads)
-    part = replace(part, config=config)
-    if output is None:
-        return plan_for(part, settings, layers_only=layers_only)
-    return plan_with_output(part, output, settings, layers_only=layers_only)
-
-
-def open_rows(
-    checkpoint: Checkpoint,
-    share: RowShare,
-    settings: LoadSettings,
-    *,
-    layers_only: bool = True,
-    output: Bounds | None = None,
-    progress: LoadProgress | None = None,
-    make_reader: MakeReader = open_reader,
-) -> Part[RowLayers]:
-    """Load some rows of each layer; errors are those of ``load``.
-
-    Rows of the output matrix are loaded beside them where the embedding is elsewhere.
-    """
-    require_rows(checkpoint, settings)
-    plan = plan_rows(checkpoint, share, settings, layers_only=layers_only, output=output)
-    part = checkpoint_rows(checkpoint, share)
-    config = config_for(part, settings)
-    kernels = arithmetic_of(checkpoint, settings).kernels
-    assert kernels is not None, "they are required"
-    with ExitStack() as on_failure:
-        reader = make_reader(part, plan)
-        on_failure.callback(reader.close)
-        read, total = 0, sum(part.layers[index].nbytes for index in plan.pinned)
-
-        def arrived(index: int, _: RowBlock) -> None:
-            nonlocal read
-            read += part.layers[index].nbytes
-            if progress is not None:
-                progress(read, total)
-
-        def make(index: int, buffer: WeightBuffer) -> RowBlock:
-            group = part.layers[index]
-            tensors = buffer.arrays(group.layout)
-            quantization_of = group.quantizations.__getitem__
-            block = CpuBlock(kernels, config, config.layer(index), tensors, quantization_of)
-            return RowBlock(block, range(*share.hidden))
-
-        weights = PagedGroups(
-            part.layers,
-            plan.pinned,
-            plan.ring_buffers,
-            reader,
-            make,
-            kinds=[config.layer(index) for index in range(len(part.layers))],
-            on_pinned=arrived,
-        )
-        on_failure.callback(weights.close)
-        layers = RowLayers(weights, len(part.layers), kernels.max_exact_rows)
-        if layers_only and output is not None:
-            layers.head = load_output(checkpoint, output, reader, settings)
-        on_failure.pop_all()
-    return Part(layers, LayerCaches(part, plan), plan, reader)

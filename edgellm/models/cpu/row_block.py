@@ -24,14 +24,15 @@ from edgellm.kernels.kernel_engine import (
     make_step,
     step_array,
 )
-from edgellm.kernels.layer import Vector
+from edgellm.kernels.layer import LayerWeights, Vector
 from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.kv_cache.cache import LayerCache
 from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.call_plan import KnownCalls, Memory
+from edgellm.models.cpu.changes import changed_weights
 from edgellm.models.cpu.rotations import write_rotations
-from edgellm.models.layers import Span, caches_in_part, spans_in_part
+from edgellm.models.layers import LayerChange, Span, caches_in_part, spans_in_part
 
 Rows = npt.NDArray[np.float32]
 
@@ -118,27 +119,37 @@ class RowBlock:
         self._engine = block.engine
         self._columns = columns
         self._known = KnownCalls()
-        # by the tokens that they are made for
-        self._attending: dict[int, LayerSteps] = {}
-        # by stage and tokens: the workspace's version, and the steps
-        self._stages: dict[tuple[Stage, int], tuple[int, StepArray]] = {}
+        self._change: LayerChange | None = None
+        # by an adapter's change: with it beside them
+        self._weights: dict[LayerChange | None, LayerWeights] = {None: block.weights}
+        # by the change, and the tokens that they are made for
+        self._attending: dict[tuple[LayerChange | None, int], LayerSteps] = {}
+        # by change, stage and tokens: the workspace's version, and the steps
+        self._stages: dict[tuple[LayerChange | None, Stage, int], tuple[int, StepArray]] = {}
 
     @property
     def engine(self) -> KernelEngine:
         """The kernels."""
         return self._engine
 
+    def adapt(self, change: LayerChange | None) -> None:
+        """Let the calls that follow add an adapter's change of these rows; None: no more."""
+        self._change = change
+        if change not in self._weights:
+            self._weights[change] = changed_weights(self._block.weights, change)
+
     def attending(self, size: int) -> LayerSteps:
         """Return the steps of attention for so many tokens. The caller holds the engine's lock."""
-        if size not in self._attending:
-            self._attending[size] = LayerSteps(
+        key = (self._change, size)
+        if key not in self._attending:
+            self._attending[key] = LayerSteps(
                 self._engine,
                 self._block.shape,
-                self._block.weights,
+                self._weights[self._change],
                 tokens=size,
                 attends_only=True,
             )
-        return self._attending[size]
+        return self._attending[key]
 
     def run(
         self,
@@ -208,16 +219,17 @@ class RowBlock:
     def _steps_of(self, stage: Stage, size: int) -> StepArray:
         """Return the steps of a stage after attention, made again where memory has moved."""
         workspace = self._engine.workspace
-        known = self._stages.get((stage, size))
+        key = (self._change, stage, size)
+        known = self._stages.get(key)
         while known is None or known[0] != workspace.version:
             version = workspace.version  # making them may move it
-            known = self._stages[stage, size] = version, step_array(self._make(stage, size))
+            known = self._stages[key] = version, step_array(self._make(stage, size))
         return known[1]
 
     def _make(self, stage: Stage, size: int) -> list[Step]:
-        weights = self._block.weights
+        weights = self._weights[self._change]
         if stage == "gate":
-            return self._gate(size)
+            return self._gate(weights, size)
         return self._added(weights.output if stage == "output" else weights.down, size)
 
     def _added(self, matrices: Sequence[Matrix], size: int) -> list[Step]:
@@ -228,9 +240,9 @@ class RowBlock:
         out = hidden + 4 * self._columns.start
         return product_steps(engine, matrices, gathered, out, tokens=size, add=True, width=width)
 
-    def _gate(self, size: int) -> list[Step]:
+    def _gate(self, weights: LayerWeights, size: int) -> list[Step]:
         engine, width, inner = self._engine, self._block.shape.hidden, self._block.shape.inner
-        weight = self._block.weights.before_mlp
+        weight = weights.before_mlp
         assert isinstance(weight, Vector), "models without this norm are not split by rows"
         hidden = engine.workspace.reserved("hidden", 4 * size * width)
         normed = engine.workspace.reserved("normed", 4 * size * width)
@@ -246,6 +258,6 @@ class RowBlock:
             row_bytes=4 * width,
             eps=float32_bits(self._block.shape.eps),
         )
-        products = product_steps(engine, self._block.weights.gate_up, normed, gate_up, tokens=size)
+        products = product_steps(engine, weights.gate_up, normed, gate_up, tokens=size)
         swiglu = make_step(engine.kernel("swiglu"), SWIGLU, gate_up=gate_up, out=gated, inner=inner)
         return [norm, *products, swiglu]
