@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.console.tables import Row, show_rows
+from edgellm.console.rows import Row, show_rows
 from edgellm.console.terminal import out
 from edgellm.console.units import plural, rate, seconds, size, speed
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.chat.overflow import larger_contexts
 from edgellm.console.error_view import show_error
-from edgellm.console.tables import Row, cost_rows, show_rows
+from edgellm.console.rows import Row, show_rows
+from edgellm.console.tables.cost_table import cost_rows
 from edgellm.console.terminal import err, note, say
 from edgellm.console.units import plural, seconds, size
 from edgellm.errors import EdgeLLMError

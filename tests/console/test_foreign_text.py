@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.pseudo_terminal import HOSTILE, obeyed, pseudo_terminal
 
-from edgellm.console import diagnosis_view, error_view, progress, tables, terminal
+from edgellm.console import diagnosis_view, error_view, progress, rows, terminal
 from edgellm.console.completion_view import PlainView, completion_view
 from edgellm.console.markdown_view import MarkdownView
 from edgellm.console.status_line import Activity
@@ -69,7 +69,7 @@ SHOWN_BY = {
     "line on standard error": lambda: terminal.say(HOSTILE),
     "error": lambda: error_view.show_error(EdgeLLMError(HOSTILE, hint=HOSTILE)),
     "warning": lambda: error_view.show_warning(HOSTILE),
-    "table": lambda: tables.show_rows([(HOSTILE, HOSTILE)], title=HOSTILE),
+    "table": lambda: rows.show_rows([(HOSTILE, HOSTILE)], title=HOSTILE),
     "loading": loading,
     "converting": converting,
     "verifying": verifying,

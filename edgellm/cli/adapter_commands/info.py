@@ -23,7 +23,7 @@ def info(
 ) -> None:
     """Show what an adapter changes: form, base, ranks and targets, norms and effective ranks."""
     from edgellm.adapters.stored import open_stored
-    from edgellm.console.tables import show_rows
+    from edgellm.console.rows import show_rows
     from edgellm.low_rank.description import describe
 
     facts = describe(open_stored(folder))

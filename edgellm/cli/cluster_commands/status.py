@@ -9,7 +9,7 @@ from edgellm.cli.common import options
 def status(hosts: Hosts, *, json: options.Json = False) -> None:
     """Show which machines of a file are there, and what they are."""
     from edgellm.console import terminal
-    from edgellm.console.tables import show_rows
+    from edgellm.console.rows import show_rows
     from edgellm.console.units import seconds, size
     from edgellm.distributed.links.machines import read_machines, secret_file
     from edgellm.distributed.links.secret import read_secret

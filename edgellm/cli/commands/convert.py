@@ -157,8 +157,8 @@ def convert(
     """
     require_backend()
     from edgellm import converters
-    from edgellm.console import tables
     from edgellm.console.progress import resumable, show_converting
+    from edgellm.console.tables import conversion_table
     from edgellm.diagnostics.facts import conversion_facts
     from edgellm.hub.upload import require_account
 
@@ -205,7 +205,7 @@ def convert(
     if json:
         terminal.write_json(facts)
         return
-    tables.show_conversion(made, listed=report)
+    conversion_table.show_conversion(made, listed=report)
     terminal.note(f"took {seconds(time.perf_counter() - begun)}; next: {_next_command(made.path)}")
     if upload is not None:
         terminal.note(f"uploaded: {facts['uploaded']}")

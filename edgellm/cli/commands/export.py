@@ -40,8 +40,8 @@ def export(
     """
     require_backend()
     from edgellm import converters
-    from edgellm.console import tables
     from edgellm.console.progress import show_converting
+    from edgellm.console.tables import conversion_table
     from edgellm.diagnostics.facts import export_facts
 
     with show_converting() as progress:
@@ -51,4 +51,4 @@ def export(
     if json:
         terminal.write_json(export_facts(made))
     else:
-        tables.show_export(made)
+        conversion_table.show_export(made)

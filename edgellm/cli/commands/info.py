@@ -10,7 +10,7 @@ from edgellm.device.require_mlx import require_backend
 def info(model: options.Model, *, json: options.Json = False) -> None:
     """Show a model's architecture and sizes."""
     require_backend()
-    from edgellm.console import tables
+    from edgellm.console.tables.model_table import show_model
     from edgellm.diagnostics.facts import inspect_model, model_facts
     from edgellm.tokenizer import Tokenizer
 
@@ -23,4 +23,4 @@ def info(model: options.Model, *, json: options.Json = False) -> None:
     if json:
         terminal.write_json({"model": model, **facts})
     else:
-        tables.show_model(facts)
+        show_model(facts)

@@ -73,7 +73,8 @@ def plan(
             hint="add --train, or leave them out",
         )
     require_backend()
-    from edgellm.console import tables
+    from edgellm.console.tables.cluster_table import show_cluster
+    from edgellm.console.tables.plan_table import show_plan
     from edgellm.device.machine import describe_load
     from edgellm.diagnostics.facts import inspect_model
     from edgellm.memory_plan.plan_checkpoint import warn_of_large_budget
@@ -100,7 +101,7 @@ def plan(
         if json:
             terminal.write_json(cluster)
         else:
-            tables.show_cluster(cluster)
+            show_cluster(cluster)
         return
     if train:
         facts = _training_facts(checkpoint, settings, target, training, here=downloaded)
@@ -114,7 +115,7 @@ def plan(
     elif train:
         show_training_plan(facts, name=model)
     else:
-        tables.show_plan(facts, name=model, measured=target == TargetMachine())
+        show_plan(facts, name=model, measured=target == TargetMachine())
 
 
 def _training_facts(

@@ -68,8 +68,8 @@ def synth(
     """
     require_backend()
     from edgellm.checkpoint.quantization import DEFAULT_BITS
-    from edgellm.console import tables
     from edgellm.console.progress import show_converting
+    from edgellm.console.tables import conversion_table
     from edgellm.converters.synthetic import synthesize
     from edgellm.converters.tensors.settings import UNQUANTIZED_BITS
     from edgellm.diagnostics.facts import conversion_facts
@@ -89,4 +89,4 @@ def synth(
     if json:
         terminal.write_json(conversion_facts(made))
     else:
-        tables.show_conversion(made, listed=False)
+        conversion_table.show_conversion(made, listed=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgellm.console.tables import Row, show_rows
+from edgellm.console.rows import Row, show_rows
 from edgellm.console.units import count, plural, rate, seconds, size
 
 
