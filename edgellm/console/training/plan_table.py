@@ -32,7 +32,8 @@ def show_together_plan(plan: Mapping[str, Any], *, name: str) -> None:
     for machine in plan["machines"]:
         text = f"{machine['tokens']:,} tokens in {seconds(machine['seconds'])}; "
         text += f"{size(machine['total_bytes'])} of {size(machine['budget'])}, "
-        text += f"{machine['pinned']} of {plan['layers']} layers in memory; "
+        if machine["pinned"] is not None:
+            text += f"{machine['pinned']} of {plan['layers']} layers in memory; "
         text += f"{machine['arithmetic'] / 1e9:.3g} GFLOP/s"
         if machine["bytes_moved"]:
             text += f"; {size(machine['bytes_moved'])} from and to a disk of "
@@ -44,6 +45,7 @@ def show_together_plan(plan: Mapping[str, Any], *, name: str) -> None:
     rows.append(("a step", f"{plan['step_tokens']:,} tokens; {message} to each machine and back"))
     measured = f", measured while {plan['busy']}" if plan["busy"] else ""
     rows.append(("time a step", f"{seconds(plan['seconds_a_step'])}{measured}"))
+    rows += [("note", sentence) for sentence in plan["notes"]]
     show_rows(rows, title=name)
 
 

@@ -10,24 +10,29 @@ from typing import Any
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.distributed.gathered import call_machines, disk_rate
 from edgellm.distributed.parts.part import shared_settings
-from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.settings import LoadSettings
 from edgellm.training.forecast.training_forecast import bytes_of_a_step
-from edgellm.training.learners.adapter_memory import COPIES, TrainingMemory
+from edgellm.training.full.memory import FullMemory
+from edgellm.training.full.weights import require_plain
+from edgellm.training.learners.adapter_memory import COPIES
 from edgellm.training.learners.adapter_task import AdapterTask
-from edgellm.training.learners.arithmetic_rate import (
-    OPERATIONS,
-    OPERATIONS_OF_REFERENCE,
-    matrix_numbers,
-    measure_rate,
-)
-from edgellm.training.low_rank import count_learned, first_changed
+from edgellm.training.learners.full import FullTask
+from edgellm.training.low_rank import first_changed
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.together.learner import HERE
-from edgellm.training.together.messages import Layout
-from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share, task_document
+from edgellm.training.together.link_costs import said_of_links
+from edgellm.training.together.messages import ITEM, Layout
+from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
 from edgellm.training.together.shares import Shares
+from edgellm.training.together.tasks import (
+    Memory,
+    Task,
+    operations_of,
+    rate_of,
+    shapes_of,
+    task_document,
+)
 from edgellm.training.together.together import numbers_seconds
 
 
@@ -56,7 +61,7 @@ class MachineForecast:
 
     name: str
     tokens: int
-    memory: TrainingMemory
+    memory: Memory
     budget: int
     bytes_moved: int
     disk: float | None
@@ -77,7 +82,7 @@ class MachineForecast:
             "tokens": self.tokens,
             "total_bytes": self.memory.total,
             "budget": self.budget,
-            "pinned": self.memory.pinned,
+            "pinned": None if isinstance(self.memory, FullMemory) else self.memory.pinned,
             "bytes_moved": self.bytes_moved,
             "disk_bytes_per_second": self.disk,
             "arithmetic": self.arithmetic,
@@ -94,11 +99,13 @@ class TogetherForecast:
         machines: this one first.
         learned: numbers that are learned.
         layers: of the model.
+        notes: what a person should know of the links, in sentences.
     """
 
     machines: Sequence[MachineForecast]
     learned: int
     layers: int
+    notes: Sequence[str] = ()
 
     @property
     def seconds(self) -> float:
@@ -111,7 +118,8 @@ class TogetherForecast:
             "machines": [machine.as_dict() for machine in self.machines],
             "learned": self.learned,
             "layers": self.layers,
-            "message_bytes": 4 * self.learned,
+            "message_bytes": ITEM * self.learned,
+            "notes": list(self.notes),
             "step_tokens": sum(machine.tokens for machine in self.machines),
             "seconds_a_step": self.seconds,
         }
@@ -137,24 +145,33 @@ def forecast_together(
     Raises:
         MachineError, ConfigError, MemoryBudgetError, ReadError: as training does.
     """
-    if settings.method == "full":
-        raise ConfigError(
-            "every number of a model is learned on one machine", hint="leave out --machines"
-        )
     prefers = settings.stage == "dpo"
     records = [_Record(length * (2 if prefers else 1)) for length in lengths]
-    task = AdapterTask(
-        lora=settings.lora,
-        beta=settings.beta if prefers else None,
-        seed=settings.seed,
-        micro_tokens=settings.micro_tokens,
-        longest=max(lengths),
-        step_tokens=sum(record.length for record in records),
-    )
-    operations = matrix_numbers(checkpoint) * (OPERATIONS + OPERATIONS_OF_REFERENCE * prefers)
-    first = first_changed(task.lora, checkpoint.config.num_hidden_layers)
+    step_tokens = sum(record.length for record in records)
+    is_full = settings.method == "full"
+    task: Task
+    if is_full:
+        require_plain(checkpoint)
+        task = FullTask(
+            micro_tokens=settings.micro_tokens,
+            longest=max(lengths),
+            step_tokens=step_tokens,
+            data_tokens=0,
+        )
+    else:
+        task = AdapterTask(
+            lora=settings.lora,
+            beta=settings.beta if prefers else None,
+            seed=settings.seed,
+            micro_tokens=settings.micro_tokens,
+            longest=max(lengths),
+            step_tokens=step_tokens,
+        )
+    operations = operations_of(task, checkpoint)
+    first = first_changed(settings.lora, checkpoint.config.num_hidden_layers)
+    layout = Layout(shapes_of(task, checkpoint.config))
     with ExitStack() as stack:
-        peers = call_machines(checkpoint, load, stack)
+        peers = call_machines(checkpoint, load, stack, parts=is_full)
         count = len(peers) + 1
         budgets = [budget_for(load), *(peer.facts["budget"] for peer in peers)]
         plans = [
@@ -169,18 +186,14 @@ def forecast_together(
             for machine, budget in enumerate(budgets)
         ]
         asked = {"task": task_document(task), "settings": shared_settings(load)}
-        rates = [measure_rate(checkpoint, task.lora, load, tokens=task.micro_tokens).operations]
+        rates = [rate_of(task, checkpoint, load)]
         rates += [peer.request({"ask": "training rate", **asked})[0]["answer"] for peer in peers]
-        moved = [
-            bytes_of_a_step(checkpoint, plan.memory, first) + 2 * plan.memory.disk_bytes
-            for plan in plans
-        ]
+        moved = [_moved(checkpoint, plan.memory, first) for plan in plans]
         disks = [
             disk_rate(checkpoint, peer) if nbytes else None
             for peer, nbytes in zip([None, *peers], moved, strict=True)
         ]
-        nbytes = Layout(checkpoint.config, task.lora).nbytes
-        trips = [0.0, *(numbers_seconds(peer, nbytes) for peer in peers)]
+        trips = [0.0, *(numbers_seconds(peer, layout.nbytes) for peer in peers)]
     paces = [operations / rate for rate in rates]
     shares = Shares([plan.room for plan in plans], paces, trips, measured=True).of(records)
     machines = [
@@ -198,5 +211,19 @@ def forecast_together(
         for machine, name in enumerate([HERE, *(peer.machine.name for peer in peers)])
     ]
     return TogetherForecast(
-        machines, count_learned(checkpoint.config, task.lora), checkpoint.config.num_hidden_layers
+        machines,
+        layout.nbytes // ITEM,
+        checkpoint.config.num_hidden_layers,
+        said_of_links(
+            [machine.name for machine in machines], layout.nbytes, step_tokens, paces, trips
+        )
+        if is_full
+        else (),
     )
+
+
+def _moved(checkpoint: Checkpoint, memory: Memory, first: int) -> int:
+    """Return the bytes that a step reads and writes."""
+    if isinstance(memory, FullMemory):
+        return 0
+    return bytes_of_a_step(checkpoint, memory, first) + 2 * memory.disk_bytes

@@ -19,9 +19,11 @@ from edgellm.training.learners.arithmetic_rate import (
     OPERATIONS,
     OPERATIONS_OF_ALL,
     OPERATIONS_OF_REFERENCE,
+    ArithmeticRate,
     assumed_rate,
     matrix_numbers,
     measure_rate,
+    measure_rate_of_all,
 )
 from edgellm.training.low_rank import count_learned, first_changed
 from edgellm.training.run.settings import TrainSettings
@@ -123,7 +125,11 @@ def forecast_training(
     target = target or TargetMachine()
     budget = budget_for(load, target.described_memory())
     if settings.method == "full":
-        return _of_all(checkpoint, settings, budget, lengths)
+        rate = assumed_rate()
+        if here and target == TargetMachine():
+            tokens = min(sum(lengths), settings.micro_tokens)
+            rate = measure_rate_of_all(checkpoint, load, tokens=tokens)
+        return _of_all(checkpoint, settings, budget, lengths, rate)
     lora = settings.lora
     step_tokens, longest = sum(lengths), max(lengths)
     prefers = settings.stage == "dpo"
@@ -177,13 +183,16 @@ def forecast_training(
 
 
 def _of_all(
-    checkpoint: Checkpoint, settings: TrainSettings, budget: int, lengths: Sequence[int]
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    budget: int,
+    lengths: Sequence[int],
+    rate: ArithmeticRate,
 ) -> TrainingForecast:
     """Return the forecast of a run that learns every number, which are all in memory."""
     require_plain(checkpoint)
     config, longest = checkpoint.config, max(lengths)
     memory = plan_full(config, budget, micro_tokens=settings.micro_tokens, longest=longest)
-    rate = assumed_rate()
     return TrainingForecast(
         parts=memory.parts,
         total=memory.total,

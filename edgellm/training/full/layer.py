@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -66,16 +66,23 @@ class LearnedLayers:
     Args:
         config: of the model.
         kernels: compute; None where MLX and NumPy do.
+        look_up: called before each visit of a layer; it may raise.
     """
 
-    def __init__(self, config: ModelConfig, kernels: KernelEngine | None) -> None:
-        self._config, self._kernels = config, kernels
+    def __init__(
+        self,
+        config: ModelConfig,
+        kernels: KernelEngine | None,
+        look_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._config, self._kernels, self._look_up = config, kernels, look_up
         self._products = KernelProducts(kernels)
         self._format = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
 
     @contextmanager
     def layer(self, index: int) -> Generator[LearnedLayers]:
         """Lend a layer: they compute any."""
+        self._look_up()
         yield self
 
     def __call__(

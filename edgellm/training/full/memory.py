@@ -54,6 +54,8 @@ class FullMemory:
         backward: derivatives of one layer, or of the output matrix.
         process: what a process takes without a model, with MLX's cache.
         micro_tokens: tokens that go through the model together.
+        copies: of each number: more than usual where other machines send derivatives, fewer where
+            another one has the moments.
     """
 
     count: int
@@ -65,12 +67,22 @@ class FullMemory:
     backward: int
     process: int = PROCESS_BYTES + CACHE_BYTES
     micro_tokens: int
+    copies: int = COPIES
+
+    @property
+    def of_numbers(self) -> str:
+        """What there is of each number besides itself."""
+        if self.copies < COPIES:
+            return "derivatives and a message"
+        if self.copies > COPIES:
+            return "derivatives, moments and messages"
+        return "derivatives and moments"
 
     @property
     def parts(self) -> dict[str, int]:
         """The bytes of each part, by what people call it; what takes none is left out."""
         parts = {
-            "numbers, derivatives and moments": self.numbers,
+            f"numbers, {self.of_numbers}": self.numbers,
             "an array that moves": self.spare,
             "data": self.data,
             "kept inputs": self.kept_inputs,
@@ -89,12 +101,18 @@ class FullMemory:
         """Return what a person should know of it."""
         return (
             f"{self.total / 1e9:.2f} GB: {self.count / 1e6:.1f} M numbers, all of them learned, "
-            f"take {self.numbers / 1e9:.2f} GB with derivatives and moments"
+            f"take {self.numbers / 1e9:.2f} GB with {self.of_numbers}"
         )
 
 
 def plan_full(
-    config: ModelConfig, budget: int, *, micro_tokens: int, longest: int, data_tokens: int = 0
+    config: ModelConfig,
+    budget: int,
+    *,
+    micro_tokens: int,
+    longest: int,
+    data_tokens: int = 0,
+    copies: int = COPIES,
 ) -> FullMemory:
     """Return the memory of full fine-tuning; micro-batches are smaller where memory is.
 
@@ -106,13 +124,16 @@ def plan_full(
         micro_tokens: that go through the model together, at most.
         longest: tokens of the longest sequence.
         data_tokens: of all sequences.
+        copies: of each number.
 
     Raises:
         MemoryBudgetError: the budget is too small even for one sequence at a time.
     """
     for keeps_results in (True, False):
         for tokens in micro_sizes(max(micro_tokens, longest), longest):
-            memory = _memory(config, tokens, longest, data_tokens, keeps_results=keeps_results)
+            memory = _memory(
+                config, tokens, longest, data_tokens, keeps_results=keeps_results, copies=copies
+            )
             if memory.total <= budget:
                 return memory
     raise MemoryBudgetError(
@@ -129,7 +150,13 @@ def least_full(config: ModelConfig, *, longest: int) -> int:
 
 
 def _memory(
-    config: ModelConfig, tokens: int, longest: int, data_tokens: int, *, keeps_results: bool = False
+    config: ModelConfig,
+    tokens: int,
+    longest: int,
+    data_tokens: int,
+    *,
+    keeps_results: bool = False,
+    copies: int = COPIES,
 ) -> FullMemory:
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = (config.num_attention_heads, config.num_key_value_heads)
@@ -148,11 +175,12 @@ def _memory(
     moved = MOVED_COPIES * ITEM * max(sizes) - kept_inputs - results - backward
     return FullMemory(
         count=count,
-        numbers=COPIES * ITEM * count,
+        numbers=copies * ITEM * count,
         spare=max(SUMMED_COPIES * ITEM * max(sizes), moved),
         data=TOKEN_BYTES * data_tokens,
         kept_inputs=kept_inputs,
         results=results,
         backward=backward,
         micro_tokens=tokens,
+        copies=copies,
     )

@@ -8,7 +8,7 @@ is read, and so inputs of one alone need be kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
@@ -41,13 +41,19 @@ class LearnedModel:
         kernels: compute; None where MLX and NumPy do.
         keeps_results: whether the results of products stay in memory from a layer's visit upwards
             to that downwards, which then computes little again.
+        look_up: called before each visit of a layer; it may raise.
     """
 
     def __init__(
-        self, config: ModelConfig, kernels: KernelEngine | None, *, keeps_results: bool
+        self,
+        config: ModelConfig,
+        kernels: KernelEngine | None,
+        *,
+        keeps_results: bool,
+        look_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._config, self._keeps_results = config, keeps_results
-        self._layers = LearnedLayers(config, kernels)
+        self._layers = LearnedLayers(config, kernels, look_up)
         self._products = KernelProducts(kernels)
         self._block = block_class(config)
         self._scale = self._block.embedding_scale(config)

@@ -41,6 +41,11 @@ class AdapterTask:
     longest: int
     step_tokens: int
 
+    @property
+    def prefers(self) -> bool:
+        """Whether preferences are learned."""
+        return self.beta is not None
+
 
 def open_learner(
     task: AdapterTask,

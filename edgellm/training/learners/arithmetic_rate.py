@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,10 @@ import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
+from edgellm.models.arithmetic import engine_for
 from edgellm.settings import LoadSettings
+from edgellm.training.full.passes import LearnedModel
+from edgellm.training.full.weights import number_shapes
 from edgellm.training.learners.token_loss import step_gradients
 from edgellm.training.low_rank import LoraSettings, initial_changes
 from edgellm.training.micro_batch import NOT_ASKED, MicroBatch, TrainingSequence
@@ -26,6 +30,9 @@ OPERATIONS_OF_REFERENCE = 2
 
 MOST_TOKENS = 128
 """That go through the measured layer."""
+
+MEASURED_NUMBERS = 16_000_000
+"""Of layers that are measured where all numbers are learned; one layer may have more."""
 
 SECONDS, MOST_REPEATS = 0.5, 21
 """That measuring may take, once it has begun, and times that the layer is gone through."""
@@ -75,15 +82,44 @@ def measure_rate(
     changes = initial_changes(one.config, lora, 0)
     opened = OpenModel(one, lora, LayersInMemory([0]), load)
     with closing(opened):
-        step_gradients(opened.model, [batch], changes)  # compiles, and touches memory
-        times: list[float] = []
-        while sum(times) < SECONDS and len(times) < MOST_REPEATS:
-            begun = time.perf_counter()
-            step_gradients(opened.model, [batch], changes)
-            times.append(time.perf_counter() - begun)
-    seconds = statistics.median(times)
-    mx.clear_cache()
+        seconds = _median_seconds(lambda: step_gradients(opened.model, [batch], changes))
     return ArithmeticRate(OPERATIONS * layer_numbers(checkpoint) * tokens / seconds, measured=True)
+
+
+def measure_rate_of_all(
+    checkpoint: Checkpoint, load: LoadSettings, *, tokens: int
+) -> ArithmeticRate:
+    """Return how fast all numbers of a model are learned: of some layers, embedding and head.
+
+    Args:
+        checkpoint: the model, of which nothing is read.
+        load: which arithmetic.
+        tokens: of a step.
+    """
+    layers = max(1, min(len(checkpoint.layers), MEASURED_NUMBERS // layer_numbers(checkpoint)))
+    config = replace(checkpoint.config, num_hidden_layers=layers)
+    numbers = [
+        {name: mx.full(shape, 0.01) for name, shape in part.items()}
+        for part in number_shapes(config)
+    ]
+    tokens = max(2, min(tokens, MOST_TOKENS))
+    batch = MicroBatch.of([TrainingSequence((0,) * tokens, (0,) * tokens)])
+    model = LearnedModel(config, engine_for(load), keeps_results=True)
+    seconds = _median_seconds(lambda: model.gradients([batch], numbers))
+    ours = layers * layer_numbers(checkpoint) + config.vocab_size * config.hidden_size
+    return ArithmeticRate(OPERATIONS_OF_ALL * ours * tokens / seconds, measured=True)
+
+
+def _median_seconds(step: Callable[[], object]) -> float:
+    """Return the time that a step takes."""
+    step()  # compiles, and touches memory
+    times: list[float] = []
+    while sum(times) < SECONDS and len(times) < MOST_REPEATS:
+        begun = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begun)
+    mx.clear_cache()
+    return statistics.median(times)
 
 
 def layer_numbers(checkpoint: Checkpoint) -> int:

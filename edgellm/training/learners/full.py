@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.kernels.kernel_engine import KernelEngine
+from edgellm.models.arithmetic import engine_for
+from edgellm.settings import LoadSettings
+from edgellm.training.full.memory import FullMemory
 from edgellm.training.full.model_folder import LearnedFolder
 from edgellm.training.full.passes import LearnedModel
 from edgellm.training.full.weights import read_numbers
@@ -19,6 +23,23 @@ from edgellm.training.micro_batch import TrainingSequence, micro_batches
 from edgellm.training.trained_model import CACHE_BYTES
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullTask:
+    """Every number of a small model, to be learned, and the sizes of a step.
+
+    Attributes:
+        micro_tokens: that go through the model together, at most.
+        longest: tokens of the longest sequence.
+        step_tokens: of a step, at most.
+        data_tokens: of all sequences that are there.
+    """
+
+    micro_tokens: int
+    longest: int
+    step_tokens: int
+    data_tokens: int
+
+
 class FullLearner:
     """A small model, all of which is learned.
 
@@ -27,7 +48,8 @@ class FullLearner:
         micro_tokens: that go through the model together.
         keeps_results: whether results of products stay in memory until they are differentiated.
         kernels: compute; None where MLX and NumPy do.
-        dtype: of the numbers as they are written; None: the model's own.
+        folder: what is learned, as it is written; None: another machine writes it.
+        look_up: called before each visit of a layer; it may raise.
     """
 
     def __init__(
@@ -37,11 +59,14 @@ class FullLearner:
         micro_tokens: int,
         keeps_results: bool = False,
         kernels: KernelEngine | None = None,
-        dtype: str | None = None,
+        folder: LearnedFolder | None = None,
+        look_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._checkpoint, self._micro_tokens = checkpoint, micro_tokens
-        self._model = LearnedModel(checkpoint.config, kernels, keeps_results=keeps_results)
-        self._folder = LearnedFolder(checkpoint, dtype)
+        self._model = LearnedModel(
+            checkpoint.config, kernels, keeps_results=keeps_results, look_up=look_up
+        )
+        self._folder = folder
         self._cache_limit: int = mx.set_cache_limit(CACHE_BYTES)
 
     def initial(self) -> list[Change]:
@@ -60,8 +85,34 @@ class FullLearner:
 
     def write(self, folder: Path, numbers: Sequence[Change]) -> None:
         """Write the model. Raises ConversionError."""
+        assert self._folder is not None, "another machine writes it"
         self._folder.write(folder, numbers)
 
     def close(self) -> None:
         """Give MLX its memory back."""
         mx.set_cache_limit(self._cache_limit)
+
+
+def open_full(
+    checkpoint: Checkpoint,
+    memory: FullMemory,
+    load: LoadSettings,
+    *,
+    folder: LearnedFolder | None = None,
+    look_up: Callable[[], None] = lambda: None,
+) -> FullLearner:
+    """Return what learns every number of a model; nothing of it is read yet.
+
+    Args:
+        checkpoint, folder, look_up: as ``FullLearner`` has them.
+        memory: how a step is cut.
+        load: which arithmetic computes.
+    """
+    return FullLearner(
+        checkpoint,
+        micro_tokens=memory.micro_tokens,
+        keeps_results=memory.results > 0,
+        kernels=engine_for(load),
+        folder=folder,
+        look_up=look_up,
+    )

@@ -16,7 +16,7 @@ from edgellm.checkpoint.folder import open_folder
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
-from edgellm.models.arithmetic import engine_for
+from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.pair_rendering import pairs_in, render_pairs
@@ -25,16 +25,18 @@ from edgellm.training.data.records import read_records
 from edgellm.training.data.rendering import Rendered, render
 from edgellm.training.data.windows import windows
 from edgellm.training.full.memory import FullMemory, plan_full
+from edgellm.training.full.model_folder import LearnedFolder
 from edgellm.training.full.weights import number_shapes, require_plain
-from edgellm.training.learners.adapter_memory import TrainingMemory, plan_training
+from edgellm.training.learners.adapter_memory import plan_training
 from edgellm.training.learners.adapter_task import AdapterTask, open_learner
-from edgellm.training.learners.full import FullLearner
+from edgellm.training.learners.full import FullLearner, FullTask, open_full
 from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.micro_batch import TrainingSequence
 from edgellm.training.run.going_on import facts_of, state_of
 from edgellm.training.run.request import TrainRequest
 from edgellm.training.run.saved_state import SavedState, saved_day
 from edgellm.training.start_adapter import StartAdapter, open_start
+from edgellm.training.together.tasks import Memory, Task
 from edgellm.training.together.together import Together
 
 Item = TypeVar("Item", bound=TrainingItem)
@@ -66,7 +68,7 @@ class Preparation(Generic[Item]):
     held_out: Rendered
     items: Sequence[Item]
     valid: Sequence[Item]
-    memory: TrainingMemory | FullMemory
+    memory: Memory
     facts: Mapping[str, Any]
     state: SavedState | None
     open: Callable[[], Learner[Item]]
@@ -96,6 +98,11 @@ def prepare(request: TrainRequest) -> Preparation[Any]:
             not fit, before anything is learned.
         UnsupportedModelError: the model runs through mlx-lm alone, and cannot be trained here.
     """
+    if request.shares is not None and request.load.machines is None:
+        raise ConfigError(
+            "--shares are those of several machines, and there is one",
+            hint="name the machines with --machines, or leave out --shares",
+        )
     checkpoint = read_checkpoint(locate(request.model))
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
@@ -171,7 +178,7 @@ class _Planned:
         open: opens the model, and returns its learner.
     """
 
-    memory: TrainingMemory | FullMemory
+    memory: Memory
     parts: int
     open: Callable[[], Learner[Any]]
 
@@ -184,30 +191,51 @@ def _of_all(
     sequences: Sequence[TrainingSequence],
 ) -> _Planned:
     """Plan to learn every number of a model, of sequences."""
-    if request.load.machines is not None:
-        raise ConfigError(
-            "every number of a model is learned on one machine",
-            hint="leave out --machines, or leave out --full: an adapter is learned on several",
-        )
     require_plain(checkpoint)
-    memory = plan_full(
-        checkpoint.config,
-        budget_for(request.load),
+    lengths = sorted((one.length for one in sequences), reverse=True)
+    task = FullTask(
         micro_tokens=request.settings.micro_tokens,
-        longest=max(one.length for one in sequences),
-        data_tokens=sum(one.length for one in sequences),
+        longest=lengths[0],
+        step_tokens=sum(lengths[: request.settings.batch]),
+        data_tokens=sum(lengths),
     )
+    folder = LearnedFolder(checkpoint, request.dtype)
+    memory: Memory
+    opened: Callable[[], Learner[Any]]
+    if request.load.machines is not None:
 
-    def opened() -> FullLearner:
-        return FullLearner(
-            checkpoint,
-            micro_tokens=memory.micro_tokens,
-            keeps_results=memory.results > 0,
-            kernels=engine_for(request.load),
-            dtype=request.dtype,
+        def open_own(
+            _: FullTask,
+            checkpoint: Checkpoint,
+            memory: FullMemory,
+            load: LoadSettings,
+            *,
+            look_up: Callable[[], None],
+        ) -> FullLearner:
+            return open_full(checkpoint, memory, load, folder=folder, look_up=look_up)
+
+        together = _together(request, checkpoint, task)
+        memory, opened = together.memory, partial(together.open, open_own)
+    else:
+        memory = whole = plan_full(
+            checkpoint.config,
+            budget_for(request.load),
+            micro_tokens=task.micro_tokens,
+            longest=task.longest,
+            data_tokens=task.data_tokens,
         )
-
+        opened = partial(open_full, checkpoint, whole, request.load, folder=folder)
     return _Planned(memory, len(number_shapes(checkpoint.config)), opened)
+
+
+def _together(request: TrainRequest, checkpoint: Checkpoint, task: Task) -> Together:
+    """Plan a task on several machines. Raises ConfigError, MachineError, MemoryBudgetError."""
+    together = Together(
+        task, checkpoint, request.load, shares=request.shares, asks=request.answers > 0
+    )
+    if request.answers:  # which take minutes: whoever is missing is missed before
+        together.check()
+    return together
 
 
 def _of_adapter(
@@ -236,21 +264,13 @@ def _of_adapter(
         form=request.form,
         start=start,
     )
-    if request.shares is not None and request.load.machines is None:
-        raise ConfigError(
-            "--shares are those of several machines, and there is one",
-            hint="name the machines with --machines, or leave out --shares",
-        )
+    memory: Memory
+    opened: Callable[[], Learner[Any]]
     if request.load.machines is not None:
-        together = Together(
-            task, checkpoint, request.load, shares=request.shares, asks=request.answers > 0
-        )
-        if request.answers:  # which take minutes: whoever is missing is missed before
-            together.check()
-        memory = together.memory
-        opened: Callable[[], Learner[Any]] = partial(together.open, opened_as, start)
+        together = _together(request, checkpoint, task)
+        memory, opened = together.memory, partial(together.open, opened_as, start)
     else:
-        memory = plan_training(
+        memory = own = plan_training(
             checkpoint,
             task.lora,
             budget_for(request.load),
@@ -260,7 +280,7 @@ def _of_adapter(
             reference=prefers,
             asks=request.answers > 0,
         )
-        opened = partial(opened_as, task, checkpoint, memory, request.load)
+        opened = partial(opened_as, task, checkpoint, own, request.load)
     return _Planned(memory, checkpoint.config.num_hidden_layers, opened)
 
 

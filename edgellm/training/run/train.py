@@ -116,6 +116,7 @@ class TrainingRun:
             *said,
             *_notes(self.trainer, prepared, request),
             *(f"{name}: {words}" for name, words in self._machines.items()),
+            *(self._together.notes if self._together is not None else ()),
         ]
         self._data_table = data_table(self.data, len(self._valid), said)
         self._log = StepLog(request.folder, self.trainer.step)

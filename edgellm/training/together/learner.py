@@ -40,6 +40,7 @@ class TogetherLearner(Generic[Item]):
     Attributes:
         shares: as above.
         memories: of the other machines by name, in words.
+        notes: what a person should know of the machines, in sentences.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TogetherLearner(Generic[Item]):
         self._own, self._peers, self._layout = own, peers, layout
         self.shares = shares
         self.memories: Mapping[str, str] = {}
+        self.notes: Sequence[str] = ()
         # numbers whose loss was asked for last, and the machines that have them
         self._known: list[mx.array] = []
         self._knowing: set[int] = set()

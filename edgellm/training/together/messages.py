@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import ConfigError, MachineError
-from edgellm.training.low_rank import Change, LoraSettings, change_shapes
+from edgellm.training.low_rank import Change
 from edgellm.training.micro_batch import Ints, PreferencePair, TrainingSequence
 
 ITEM = 4
@@ -19,15 +18,14 @@ ITEM = 4
 
 
 class Layout:
-    """The order of all numbers of an adapter in one buffer of float32.
+    """The order of all numbers that are learned in one buffer of float32.
 
     Args:
-        config: of the model.
-        lora: what is learned.
+        shapes: of each part's numbers, by name.
     """
 
-    def __init__(self, config: ModelConfig, lora: LoraSettings) -> None:
-        self._shapes = change_shapes(config, lora)
+    def __init__(self, shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
+        self._shapes = shapes
 
     @property
     def nbytes(self) -> int:
@@ -40,7 +38,7 @@ class Layout:
         for change, shapes in zip(changes, self._shapes, strict=True):
             if {name: tuple(array.shape) for name, array in change.items()} != shapes:
                 raise ConfigError(
-                    "the adapter has other numbers than its settings say",
+                    "what is learned has other numbers than its settings say",
                     hint="learn it on one machine: leave out --machines",
                 )
             for name in shapes:
@@ -63,7 +61,7 @@ class Layout:
         """Yield each array of a buffer, copied, with its layer and name. Raises MachineError."""
         if body.nbytes != self.nbytes:
             raise MachineError(
-                f"{body.nbytes} bytes of numbers came, and the adapter has {self.nbytes}"
+                f"{body.nbytes} bytes of numbers came, and {self.nbytes} are learned"
             )
         flat = np.frombuffer(body, np.float32)
         place = 0

@@ -18,12 +18,18 @@ from edgellm.distributed.supply.held import Answer
 from edgellm.errors import MachineError
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.memory_plan.plan_checkpoint import budget_for
-from edgellm.training.learners.adapter_task import AdapterTask, open_learner
-from edgellm.training.learners.arithmetic_rate import measure_rate
 from edgellm.training.learners.learner import Learner
 from edgellm.training.low_rank import Change
 from edgellm.training.together.messages import Layout, unpacked_items
-from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share, task_from
+from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
+from edgellm.training.together.tasks import (
+    Task,
+    is_of_pairs,
+    open_for_another,
+    rate_of,
+    shapes_of,
+    task_from,
+)
 
 
 class Given:
@@ -41,7 +47,7 @@ class TrainingSession(Session):
     """A session that is also asked to learn: it keeps a model open, and no numbers."""
 
     _learner: Learner[Any] | None = None
-    _task: AdapterTask
+    _task: Task
     _layout: Layout
     _numbers: Sequence[Change] = ()
 
@@ -62,7 +68,7 @@ class TrainingSession(Session):
         self._free()
         settings = settings_from(head["settings"], self._settings)
         self._task = task_from(head["task"])
-        self._layout = Layout(self._checkpoint.config, self._task.lora)
+        self._layout = Layout(shapes_of(self._task, self._checkpoint.config))
         share = plan_share(
             self._checkpoint,
             self._task,
@@ -73,7 +79,7 @@ class TrainingSession(Session):
         place = cache_folder()
         make_private_folder(place)
         with borrowed_stream():
-            self._learner = open_learner(
+            self._learner = open_for_another(
                 self._task,
                 self._checkpoint,
                 share.memory,
@@ -115,8 +121,7 @@ class TrainingSession(Session):
         """Measure how fast a layer goes there and back: operations per second."""
         settings, task = settings_from(head["settings"], self._settings), task_from(head["task"])
         with borrowed_stream():
-            rate = measure_rate(self._checkpoint, task.lora, settings, tokens=task.micro_tokens)
-        return rate.operations
+            return rate_of(task, self._checkpoint, settings)
 
     def _share_of(
         self, head: Mapping[str, Any], body: memoryview
@@ -124,7 +129,7 @@ class TrainingSession(Session):
         """Return the learner, and the records and numbers that came; these may be here already."""
         assert self._learner is not None, "it was opened"
         count = body.nbytes - head["records"]
-        items = unpacked_items(body[count:], pairs=self._task.beta is not None)
+        items = unpacked_items(body[count:], pairs=is_of_pairs(self._task))
         numbers, self._numbers = self._numbers, ()
         if count:
             numbers = ()  # before others take their place

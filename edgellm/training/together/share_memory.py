@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.errors import MemoryBudgetError
+from edgellm.training.full.memory import plan_full
 from edgellm.training.learners.adapter_memory import TrainingMemory, plan_training
-from edgellm.training.learners.adapter_task import AdapterTask
-from edgellm.training.low_rank import LoraSettings
+from edgellm.training.learners.full import FullTask
+from edgellm.training.together.tasks import Memory, Task
 
 MEMBER_COPIES = 3
 """Of the numbers on a machine that takes no steps: themselves, derivatives, and a message."""
@@ -25,13 +24,13 @@ class ShareMemory:
         room: tokens of a step; a share may have one record more than these.
     """
 
-    memory: TrainingMemory
+    memory: Memory
     room: int
 
 
 def plan_share(
     checkpoint: Checkpoint,
-    task: AdapterTask,
+    task: Task,
     budget: int,
     *,
     machines: int,
@@ -40,8 +39,10 @@ def plan_share(
 ) -> ShareMemory:
     """Return how a machine's share of each step lies in its memory.
 
-    Where all layers stay in memory with a whole step, it may have all of it; else more than an even
-    share only as far as that is probably of use: tokens of a step take memory from layers.
+    Of a model that is learned whole, micro-batches go there and back one by one, and a share may be
+    as large as a step. Of an adapter it may where all layers stay in memory with a whole step; else
+    it is more than even only as far as that is probably of use: a step's tokens take memory from
+    layers.
 
     Args:
         checkpoint: the model.
@@ -54,38 +55,36 @@ def plan_share(
     Raises:
         MemoryBudgetError: not even an even share fits.
     """
+    if isinstance(task, FullTask):
+        whole = plan_full(
+            checkpoint.config,
+            budget,
+            micro_tokens=task.micro_tokens,
+            longest=task.longest,
+            data_tokens=task.data_tokens,
+            copies=copies,
+        )
+        return ShareMemory(whole, task.step_tokens)
     even = -(-task.step_tokens // machines)
 
-    def planned(room: int) -> ShareMemory:
-        memory = plan_training(
+    def planned(room: int) -> TrainingMemory:
+        return plan_training(
             checkpoint,
             task.lora,
             budget,
             step_tokens=min(task.step_tokens, room + task.longest),
             micro_tokens=task.micro_tokens,
             longest=task.longest,
-            reference=task.beta is not None,
+            reference=task.prefers,
             asks=asks,
             copies=copies,
         )
-        return ShareMemory(memory, room)
 
     for room in (task.step_tokens, even * 3 // 2):
         try:
             found = planned(room)
         except MemoryBudgetError:
             continue
-        if found.memory.pinned == found.memory.count or room < task.step_tokens:
-            return found
-    return planned(even)
-
-
-def task_document(task: AdapterTask) -> dict[str, Any]:
-    """Return a task as it is sent."""
-    return asdict(task)
-
-
-def task_from(document: Mapping[str, Any]) -> AdapterTask:
-    """Return a task that was sent. Raises ConfigError."""
-    lora = {**document["lora"], "targets": tuple(document["lora"]["targets"])}
-    return AdapterTask(**{**document, "lora": LoraSettings(**lora)})
+        if found.pinned == found.count or room < task.step_tokens:
+            return ShareMemory(found, room)
+    return ShareMemory(planned(even), even)

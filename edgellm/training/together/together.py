@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.console.units import size
 from edgellm.distributed.gathered import call_machines, machines_of
+from edgellm.distributed.links.link import MAX_BODY_BYTES
 from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
 from edgellm.distributed.remote.link_speed import trip_seconds
 from edgellm.distributed.remote.peer import Peer, asking_all
@@ -16,19 +18,31 @@ from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.settings import LoadSettings
 from edgellm.training.learners.adapted_model import Numbers
-from edgellm.training.learners.adapter_memory import COPIES, TrainingMemory
-from edgellm.training.learners.adapter_task import AdapterTask
+from edgellm.training.learners.adapter_memory import COPIES
+from edgellm.training.learners.full import FullTask
 from edgellm.training.learners.learner import Learner
-from edgellm.training.together.learner import TogetherLearner
+from edgellm.training.together.learner import HERE, TogetherLearner
+from edgellm.training.together.link_costs import said_of_links
 from edgellm.training.together.messages import Layout
-from edgellm.training.together.share_memory import plan_share, task_document
+from edgellm.training.together.share_memory import plan_share
 from edgellm.training.together.shares import Shares
+from edgellm.training.together.tasks import (
+    Memory,
+    Task,
+    operations_of,
+    rate_of,
+    shapes_of,
+    task_document,
+)
 
 MEASURED_BYTES, TRIPS = 1 << 20, 3
 """Of the numbers of a step, and how often they are sent to measure a link."""
 
 OpenOwn = Callable[..., Learner[Any]]
 """Opens this machine's learner, as ``open_learner`` does."""
+
+MAX_NUMBERS_BYTES = MAX_BODY_BYTES - (64 << 20)
+"""Of all numbers: records go with them in one message."""
 
 
 class Together:
@@ -52,7 +66,7 @@ class Together:
 
     def __init__(
         self,
-        task: AdapterTask,
+        task: Task,
         checkpoint: Checkpoint,
         load: LoadSettings,
         *,
@@ -67,6 +81,13 @@ class Together:
             )
         self._task, self._checkpoint, self._load = task, checkpoint, load
         self._given, self._count = shares, count
+        self._layout = Layout(shapes_of(task, checkpoint.config))
+        if self._layout.nbytes > MAX_NUMBERS_BYTES:
+            raise ConfigError(
+                f"{size(self._layout.nbytes)} of numbers are too many for a message of at most "
+                f"{size(MAX_NUMBERS_BYTES)}",
+                hint="leave out --machines, or learn an adapter: leave out --full",
+            )
         self._share = plan_share(
             checkpoint,
             task,
@@ -76,7 +97,7 @@ class Together:
             copies=COPIES + count - 1,
             asks=asks,
         )
-        self.memory: TrainingMemory = self._share.memory
+        self.memory: Memory = self._share.memory
 
     def check(self) -> None:
         """See whether all machines are there and alike, and let them go again.
@@ -84,7 +105,12 @@ class Together:
         Raises MachineError.
         """
         with ExitStack() as stack:
-            call_machines(self._checkpoint, self._load, stack)
+            self._call(stack)
+
+    def _call(self, stack: ExitStack) -> list[Peer]:
+        # of a model that is learned whole, all numbers are sent: the others need no file of it
+        whole = isinstance(self._task, FullTask)
+        return call_machines(self._checkpoint, self._load, stack, parts=whole)
 
     def open(self, open_own: OpenOwn, start: Numbers | None = None) -> TogetherLearner[Any]:
         """Open the model on all machines.
@@ -98,7 +124,7 @@ class Together:
             ConfigError, MemoryBudgetError, ReadError: here or there.
         """
         task, checkpoint = self._task, self._checkpoint
-        layout = Layout(checkpoint.config, task.lora)
+        layout = self._layout
         opening = {
             "ask": "learn",
             "task": task_document(task),
@@ -108,7 +134,7 @@ class Together:
         }
         body = layout.parts(start.numbers()) if start is not None else []
         with ExitStack() as on_failure:
-            peers = call_machines(checkpoint, self._load, on_failure)
+            peers = self._call(on_failure)
 
             def look_up() -> None:
                 for peer in peers:
@@ -124,12 +150,30 @@ class Together:
             rooms = [self._share.room, *(answer["room"] for answer in answers)]
             trips = [0.0, *(numbers_seconds(peer, layout.nbytes) for peer in peers)]
             learner = TogetherLearner(own, peers, layout, self._shares(rooms, trips))
+            if isinstance(task, FullTask):  # of which a step sends more than of an adapter
+                learner.notes = self._said_of_links(peers, trips)
             on_failure.pop_all()
         learner.memories = {
             peer.machine.name: str(answer["memory"])
             for peer, answer in zip(peers, answers, strict=True)
         }
         return learner
+
+    def _said_of_links(self, peers: Sequence[Peer], trips: Sequence[float]) -> list[str]:
+        """Measure all machines at once; return what the links cost beside the arithmetic."""
+        task, checkpoint = self._task, self._checkpoint
+        asked = {
+            "ask": "training rate",
+            "task": task_document(task),
+            "settings": shared_settings(self._load),
+        }
+        with asking_all(peers, [asked] * len(peers)) as replies:
+            rates = [rate_of(task, checkpoint, self._load)]
+            rates += [float(answer["answer"]) for answer, _ in replies()]
+        operations = operations_of(task, checkpoint)
+        names = [HERE, *(peer.machine.name for peer in peers)]
+        paces = [operations / rate for rate in rates]
+        return said_of_links(names, self._layout.nbytes, task.step_tokens, paces, trips)
 
     def _shares(self, rooms: Sequence[int], trips: list[float]) -> Shares:
         if self._given is None:

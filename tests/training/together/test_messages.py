@@ -10,7 +10,7 @@ from support.training import LORA, are_equal, moved, sequences
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, MachineError
-from edgellm.training.low_rank import count_numbers, initial_changes
+from edgellm.training.low_rank import change_shapes, count_numbers, initial_changes
 from edgellm.training.together.messages import Layout, packed_items, unpacked_items
 
 
@@ -22,14 +22,14 @@ def config(tmp_path_factory):
 def test_numbers_arrive_as_they_are(config):
     lora = dataclasses.replace(LORA, layers=2, ranks={"3.self_attn.q_proj": 2})
     changes = moved(initial_changes(config, lora, 1), 0.1)
-    layout = Layout(config, lora)
+    layout = Layout(change_shapes(config, lora))
     body = memoryview(b"".join(layout.parts(changes)))
     assert body.nbytes == layout.nbytes == 4 * count_numbers(changes)
     assert are_equal(layout.changes(body), changes)
     with pytest.raises(MachineError, match="bytes of numbers came"):
         layout.changes(body[4:])
     with pytest.raises(ConfigError, match="other numbers") as raised:
-        Layout(config, LORA).parts(changes)
+        Layout(change_shapes(config, LORA)).parts(changes)
     assert raised.value.hint
 
 

@@ -250,7 +250,7 @@ def test_what_is_refused(folder, tmp_path):
         for asked, words in (
             (request(folder, data, tmp_path / "a", hosts=hosts, shares=(1, 1, 1)), "3 shares"),
             (request(folder, data, tmp_path / "a", shares=(1, 1)), "--shares are those of several"),
-            (request(folder, data, tmp_path / "a", hosts=hosts, method="full"), "on one machine"),
+            (request(folder, data, tmp_path / "a", hosts=hosts, method="full"), "codes"),
         ):
             with pytest.raises(ConfigError, match=words) as raised:
                 steps_of(asked)
