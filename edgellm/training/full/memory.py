@@ -71,7 +71,7 @@ class FullMemory:
 
     @property
     def of_numbers(self) -> str:
-        """What there is of each number besides itself."""
+        """The other arrays of as many numbers, in words."""
         if self.copies < COPIES:
             return "derivatives and a message"
         if self.copies > COPIES:

@@ -1,4 +1,4 @@
-"""What the links between machines cost a step, and whether it is sooner done on one of them."""
+"""The time of a step on several machines and on one, by arithmetic and links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What machines learn together, an adapter or all numbers of a small model, as each is asked."""
+"""Tasks of several machines: an adapter, or all numbers of a small model, to be learned."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_of_pairs(task: Task) -> bool:
 
 
 def operations_of(task: Task, checkpoint: Checkpoint) -> int:
-    """Return the operations of a token."""
+    """Return the arithmetic operations per token."""
     each = OPERATIONS_OF_ALL
     if isinstance(task, AdapterTask):
         each = OPERATIONS + OPERATIONS_OF_REFERENCE * task.prefers
@@ -69,9 +69,9 @@ def open_for_another(
     start: Numbers | None,
     look_up: Callable[[], None],
 ) -> Learner[Any]:
-    """Open a model to compute shares of it; arguments and errors are as ``open_learner`` has them.
+    """Open a model to compute shares; arguments and errors are as ``open_learner`` has them.
 
-    Of a model that is learned whole nothing is read: all numbers are sent.
+    Nothing is read of a model that is learned whole: all numbers are sent.
     """
     if isinstance(memory, FullMemory):
         return open_full(checkpoint, memory, load, look_up=look_up)
