@@ -19,7 +19,6 @@ import edgellm
 from edgellm.errors import ClosedError, EdgeLLMError, ReadError
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
-pytestmark = pytest.mark.timeout(60)
 
 
 def in_thread(function, *arguments):

@@ -5,26 +5,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
 from support import tiny
 from support.counting import load_settings, paged_settings
 from support.paths import ROOT
+from support.resources import NOTHING, held, more_since
 
 import edgellm
 from edgellm.errors import EdgeLLMError, FormatError
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
-pytestmark = pytest.mark.timeout(60)
-
-
-def open_files():
-    """The descriptors of this process; none where the system does not tell."""
-    folder = Path("/dev/fd")
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
 MANY_GENERATIONS = """
@@ -79,30 +71,28 @@ def test_a_closed_model_has_given_everything_back(paged, tiny_folder):
             next(stream)
         del llm, stream
         gc.collect()
-        return mx.get_active_memory(), threading.active_count(), open_files()
+        return mx.get_active_memory()
 
     open_and_close()
-    before = open_and_close()
+    memory, before = open_and_close(), held()
     for _ in range(3):
         after = open_and_close()
-    assert before == after
+    assert (after, more_since(before)) == (memory, NOTHING)
 
 
 def test_a_model_that_nobody_closed_leaves_no_thread(tiny_folder):
     folder = tiny_folder("llama-2", seed=1)
-    gc.collect()
-    before = threading.active_count(), open_files()
+    before = held()
     llm = edgellm.load(folder, **paged_settings(folder))
     stream = llm.stream(PROMPT, max_tokens=30)
     next(stream)
-    assert threading.active_count() > before[0]
+    assert more_since(before)[0]
     del llm, stream
-    gc.collect()
-    assert (threading.active_count(), open_files()) == before
+    assert more_since(before) == NOTHING
 
 
 def test_a_folder_that_cannot_be_loaded_leaves_no_thread_and_no_file(tiny_folder, tmp_path):
-    before = threading.active_count(), open_files()
+    before = held()
     broken = tiny.write_model(tmp_path / "broken", tiny.CONFIGS["llama-2"])
     file = broken / "model.safetensors"
     data = file.read_bytes()
@@ -112,7 +102,7 @@ def test_a_folder_that_cannot_be_loaded_leaves_no_thread_and_no_file(tiny_folder
     file.write_bytes(data)
     with pytest.raises(EdgeLLMError):
         edgellm.load(broken, memory=1000)
-    assert (threading.active_count(), open_files()) == before
+    assert more_since(before) == NOTHING
 
 
 def test_the_progress_of_loading_ends_with_all_that_stays(tiny_folder):
@@ -151,14 +141,13 @@ def test_a_load_that_fails_at_a_later_step_leaves_nothing_open(step, paged, tiny
         failing |= {"memory": paged_memory_with_draft(folder, other)}
     with edgellm.load(folder, **settings) as llm:
         llm.generate(PROMPT, max_tokens=1)  # what is started once a process
-    gc.collect()
-    before = threading.active_count(), open_files()
+    before = held()
     errors = []
     for _ in range(3):
         with pytest.raises((EdgeLLMError, RuntimeError)) as raised:
             edgellm.load(folder, **(settings | failing))
         errors.append(raised)  # with all that their frames hold
-    assert (threading.active_count(), open_files()) == before
+    assert more_since(before) == NOTHING
 
 
 def paged_memory_with_draft(folder, draft):

@@ -124,8 +124,12 @@ def test_an_unquantized_folder_is_the_same_model_to_transformers(tmp_path, kind)
     assert torch.equal(*logits)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("bits", AFFINE_BITS)
+DTYPES = ["float16", "bfloat16", "float32"]
+CODED = [(bits, dtype) for bits in (4, 8) for dtype in DTYPES]
+CODED += [(bits, DTYPES[bits % 3]) for bits in AFFINE_BITS if bits not in (4, 8)]
+
+
+@pytest.mark.parametrize(("bits", "dtype"), CODED)
 def test_codes_are_those_of_mlx_and_eight_bits_are_closer(tmp_path, bits, dtype):
     config = LLAMA | {"num_hidden_layers": 1}
     source = write_model(tmp_path / "source", config, dtype=getattr(mx, dtype))
@@ -155,7 +159,7 @@ def relative_error(weight, parts, bits):
     return np.sqrt(np.sum((np.array(restored, np.float64) - weight) ** 2) / np.sum(weight**2))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dtype_casts_everything(tmp_path, dtype):
     source = write_model(tmp_path / "source", LLAMA, dtype=mx.float32)
     convert(source, tmp_path / "made", bits=16, dtype=dtype)
@@ -281,7 +285,7 @@ def test_mixed_recipes_of_mlx_lm_are_kept(tmp_path):
 
 
 def test_what_is_quantized_is_quantized_again_and_the_error_said(tmp_path):
-    source = write_model(tmp_path / "source", LLAMA)
+    source = write_model(tmp_path / "source", LLAMA | {"num_hidden_layers": 1})
     convert(source, tmp_path / "four")
     convert(tmp_path / "four", tmp_path / "again", bits=4, group_size=64)
     assert (tmp_path / "again" / layer_file(0)).read_bytes() == (

@@ -12,8 +12,6 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.device.place import IDLE_SECONDS
 from edgellm.errors import ClosedError, EdgeLLMError
 
-pytestmark = pytest.mark.timeout(30)
-
 
 @pytest.fixture
 def freed():

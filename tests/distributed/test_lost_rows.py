@@ -12,7 +12,6 @@ from support.paged import PROMPT
 from support.relay import Relay
 
 import edgellm
-from edgellm.distributed.links import pulse
 from edgellm.distributed.members.session import Session
 from edgellm.distributed.parts.rows import RowLayers
 from edgellm.errors import ReadError
@@ -26,12 +25,6 @@ SECONDS = 10
 def folder(tiny_folder):
     """A tiny model of four key/value heads."""
     return tiny_folder("llama-3.2", config=GROUPS)
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Machines of this process that wait two seconds for a heartbeat."""
-    monkeypatch.setattr(pulse, "PATIENCE_SECONDS", 2.0)
 
 
 @contextmanager
@@ -89,7 +82,7 @@ def test_the_cable_between_two_of_the_others_is_cut(folder, tmp_path, impatient)
             assert llm.generate(PROMPT, max_tokens=20).text == whole
 
 
-def test_machines_that_cannot_reach_each_other_are_both_named(folder, tmp_path):
+def test_machines_that_cannot_reach_each_other_are_both_named(folder, tmp_path, impatient):
     with members(folder, tmp_path, ["500MB"] * 2) as hosts, Relay(last_port(hosts)) as relay:
         with_relay(hosts, relay)
         relay.cut(first=3)

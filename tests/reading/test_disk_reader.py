@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.readers import ThrottledReader
-from support.resources import descriptors, threads
+from support.resources import NOTHING, held, more_since
 
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ClosedError, ReadError
@@ -139,13 +139,13 @@ def test_a_file_replaced_while_in_use_is_read_on_as_it_was(file, content):
 
 def test_a_file_that_is_gone_is_an_error(file, reader):
     buffer = WeightBuffer(SIZE)
-    before = threads()
+    before = held()
     file.unlink()
     with pytest.raises(ReadError, match=f"{file} is gone"):
         reader.submit([Extent(file, 0, SIZE, 0)], buffer.memory).wait()
     with pytest.raises(ReadError, match="is gone"):
         DiskReader(files=[file])
-    assert threads() == before
+    assert more_since(before) == NOTHING
 
 
 @pytest.mark.skipif(
@@ -168,7 +168,7 @@ def test_memory_that_is_too_small_is_an_error_and_not_a_dead_thread(file, reader
 
 
 def test_closing_ends_threads_and_files(file):
-    before = threads(), descriptors()
+    before = held()
     reader = DiskReader(Tuning(threads=5, read_size=SECTOR), files=[file])
     buffers = [WeightBuffer(SIZE) for _ in range(4)]
     tickets = [reader.submit([Extent(file, 0, SIZE, 0)], buffer.memory) for buffer in buffers]
@@ -181,7 +181,7 @@ def test_closing_ends_threads_and_files(file):
                 ticket.wait()
     with pytest.raises(ClosedError):
         reader.submit([Extent(file, 0, SIZE, 0)], buffers[0].memory)
-    assert (threads(), descriptors()) == before
+    assert more_since(before) == NOTHING
 
 
 def test_the_throttled_double_is_no_faster_than_asked(file, content):

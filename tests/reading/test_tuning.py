@@ -1,7 +1,7 @@
 """How a disk is best read is found by measuring, and remembered."""
 
 import pytest
-from support.resources import threads
+from support.resources import NOTHING, held, more_since
 
 from edgellm.files.locations import cache_folder
 from edgellm.reading.disk_reader import Tuning
@@ -16,12 +16,12 @@ def file(tmp_path):
 
 
 def test_a_tuning_is_found_by_measuring_and_small_models_go_without(file):
-    before = threads()
+    before = held()
     assert isinstance(find_tuning([file], seconds=0.01), Tuning)
     assert measure_disk([file], tuning=Tuning(), seconds=0.01) > 0
     assert tuned([file]) == Tuning()
     assert tuned([]) == Tuning()
-    assert threads() == before
+    assert more_since(before) == NOTHING
 
 
 def test_a_tuning_is_remembered_for_each_disk(tmp_path, monkeypatch):

@@ -11,14 +11,23 @@ from support.clusters import write_hosts
 
 from edgellm.distributed.links.secret import new_secret
 
+IMPATIENT = """
+import runpy
+from edgellm.distributed.links import call, pulse
+call.HANDSHAKE_SECONDS, pulse.PATIENCE_SECONDS = 1.0, 2.0
+runpy.run_module("edgellm", run_name="__main__", alter_sys=True)
+"""
+"""The program, which waits for machines that say nothing no longer than a test should take."""
+
 READY = re.compile(r"waiting at 127\.0\.0\.1:(\d+)")
 
 
 class MemberProcess:
     """A machine that waits for clusters; ``with`` ends it."""
 
-    def __init__(self, model, secret, *, memory="500MB", port=0):
-        words = [sys.executable, "-m", "edgellm", "cluster", "join", str(model)]
+    def __init__(self, model, secret, *, memory="500MB", port=0, impatient=False):
+        program = ["-c", IMPATIENT] if impatient else ["-m", "edgellm"]
+        words = [sys.executable, *program, "cluster", "join", str(model)]
         words += ["--port", str(port), "--secret", "-", "--memory", str(memory), "--threads", "1"]
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True

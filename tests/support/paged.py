@@ -1,14 +1,8 @@
 """Models that are opened in budgets in which some of their layers stream."""
 
-import gc
-import os
-import threading
 from bisect import bisect_left
-from collections import Counter
 from functools import cache
-from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -64,10 +58,3 @@ def pinning_budget(checkpoint, pinned, keywords, *, layers_only=False):
 
 def logits_of(llm, prompt=PROMPT):
     return np.array(llm.logits(prompt))
-
-
-def census():
-    """Threads, open files, and MLX's memory in use."""
-    gc.collect()
-    files = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
-    return Counter(thread.name for thread in threading.enumerate()), files, mx.get_active_memory()

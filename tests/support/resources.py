@@ -1,18 +1,34 @@
-"""What a process holds: reader threads and open files."""
+"""What a process holds: threads, open files, memory."""
 
+import gc
 import os
 import platform
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-
-def threads():
-    return sorted(thread.name for thread in threading.enumerate() if "reader" in thread.name)
+NOTHING = ([], [])
 
 
-def descriptors():
-    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+def held():
+    """The threads of this process, and its open files where the system tells them."""
+    gc.collect()
+    files = set()
+    for name in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ():
+        with suppress(OSError):  # the list itself, which is read by now
+            status = os.fstat(int(name))
+            files.add((int(name), status.st_dev, status.st_ino))
+    return set(threading.enumerate()), files
+
+
+def more_since(before):
+    """The names of threads, and the open files, that are there now and were not before.
+
+    What tests before have left may end at any time, and is not missed.
+    """
+    threads, files = held()
+    return sorted(thread.name for thread in threads - before[0]), sorted(files - before[1])
 
 
 def resident_bytes(process):

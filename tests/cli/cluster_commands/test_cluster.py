@@ -35,13 +35,25 @@ def folder(tiny_folder):
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """An environment in which ssh runs its commands on this machine."""
+def ssh(tmp_path, monkeypatch):
+    """An ssh that runs its commands on this machine."""
     place = tmp_path / "bin"
     place.mkdir()
     (place / "ssh").write_text(SSH)
     (place / "ssh").chmod(0o755)
-    return os.environ | {"PATH": f"{place}:{os.environ['PATH']}"}
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def edgellm(capfd):
+    """A function that runs a command here; returns its exit code, and what was written to both."""
+
+    def edgellm(*words):
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        return code, *capfd.readouterr()
+
+    return edgellm
 
 
 def hosts_of(path, ports):
@@ -53,81 +65,61 @@ def hosts_of(path, ports):
     return path
 
 
-def edgellm(*words, environment):
-    return subprocess.run(
-        [sys.executable, "-m", "edgellm", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-
-
-def test_start_status_generate_and_the_end(folder, tmp_path, environment):
+def test_start_status_generate_and_the_end(folder, tmp_path, ssh, edgellm):
     ports = free_ports(2)
     hosts = hosts_of(tmp_path / "hosts.json", ports)
     words = [sys.executable, "-m", "edgellm", "cluster", "start", str(folder), str(hosts)]
     words += ["--edgellm", EDGELLM]
-    with started(words, stderr=subprocess.PIPE, text=True, env=environment) as cluster:
-        use_and_end(cluster, folder, hosts, ports, environment)
-
-
-def use_and_end(cluster, folder, hosts, ports, environment):
-    said = ""
-    while "all are there" not in said:
-        line = cluster.stderr.readline()
-        assert line, said
-        said += line
-    status = edgellm("cluster", "status", hosts, "--json", environment=environment)
-    facts = json.loads(status.stdout)["machines"]
-    assert {machine["busy"] for machine in facts.values()} == {False}
-    assert {machine["budget"] for machine in facts.values()} == {500_000_000}
-    assert set(facts) == {f"other{port}" for port in ports}
-    asked = ["generate", folder, "Once upon a time", "--max-tokens", "12"]
-    one = edgellm(*asked, environment=environment)
-    many = edgellm(*asked, "--machines", hosts, environment=environment)
-    assert many.stdout == one.stdout != ""
-    table = edgellm("cluster", "status", hosts, environment=environment)
-    assert "waits; 500 MB" in table.stdout
-    cluster.send_signal(signal.SIGINT)
-    cluster.communicate()
-    assert cluster.returncode == 130
+    with started(words, stderr=subprocess.PIPE, text=True) as cluster:
+        said = ""
+        while "all are there" not in said:
+            line = cluster.stderr.readline()
+            assert line, said
+            said += line
+        _, status, _ = edgellm("cluster", "status", hosts, "--json")
+        facts = json.loads(status)["machines"]
+        assert {machine["busy"] for machine in facts.values()} == {False}
+        assert {machine["budget"] for machine in facts.values()} == {500_000_000}
+        assert set(facts) == {f"other{port}" for port in ports}
+        asked = ["generate", folder, "Once upon a time", "--max-tokens", "12"]
+        _, one, _ = edgellm(*asked)
+        _, many, _ = edgellm(*asked, "--machines", hosts)
+        assert many == one != ""
+        assert "waits; 500 MB" in edgellm("cluster", "status", hosts)[1]
+        cluster.send_signal(signal.SIGINT)
+        cluster.communicate()
+        assert cluster.returncode == 130
     for port in ports:  # nobody listens any more
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", port))
-    gone = edgellm("cluster", "status", hosts, environment=environment)
-    assert gone.returncode == 1
-    assert "2 of 2 machines are not there" in gone.stderr
+    code, _, said = edgellm("cluster", "status", hosts)
+    assert code == 1
+    assert "2 of 2 machines are not there" in said
 
 
-def test_a_machine_that_cannot_start_is_named(folder, tmp_path, environment):
+def test_a_machine_that_cannot_start_is_named(folder, tmp_path, ssh, edgellm):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         hosts = hosts_of(tmp_path / "hosts.json", [taken.getsockname()[1]])
-        done = edgellm(
-            "cluster", "start", folder, hosts, "--edgellm", EDGELLM, environment=environment
-        )
-    assert done.returncode == 1
-    assert "cannot listen" in done.stderr
-    assert "edgellm has ended on machine other" in done.stderr
+        code, _, said = edgellm("cluster", "start", folder, hosts, "--edgellm", EDGELLM)
+    assert code == 1
+    assert "cannot listen" in said
+    assert "edgellm has ended on machine other" in said
 
 
-def test_machines_started_by_hand_are_told_how(folder, tmp_path):
+def test_machines_started_by_hand_are_told_how(folder, tmp_path, edgellm):
     hosts = tmp_path / "hosts.json"
     hosts.write_text(json.dumps([["127.0.0.1"], {"ips": ["127.0.0.1:1"], "memory": "8GB"}]))
-    done = edgellm("cluster", "start", folder, hosts, "--wait", "0", environment=dict(os.environ))
-    assert done.returncode == 1
+    code, _, said = edgellm("cluster", "start", folder, hosts, "--wait", "0")
+    assert code == 1
     words = f"cluster join {folder} --secret hosts.json.secret --address 127.0.0.1 --port 1"
-    assert f"edgellm {words} --memory 8GB" in done.stderr
-    assert "cannot be reached" in done.stderr
+    assert f"edgellm {words} --memory 8GB" in said
+    assert "cannot be reached" in said
 
 
-def test_plan_says_what_each_machine_holds(folder, tmp_path):
+def test_plan_says_what_each_machine_holds(folder, tmp_path, edgellm):
     with one_member(folder, tmp_path) as (member, hosts):
-        done = edgellm(
-            *("plan", folder, "--machines", hosts, "--memory", "500MB", "--json"),
-            environment=dict(os.environ),
-        )
-        plan = json.loads(done.stdout)
+        asked = ("plan", folder, "--machines", hosts, "--memory", "500MB")
+        plan = json.loads(edgellm(*asked, "--json")[1])
         first, second = plan["machines"]
         assert sorted(first["layers"] + second["layers"]) == [0, 1, 2, 3]
         assert second["name"] == f"127.0.0.1:{member.port}"
@@ -135,12 +127,9 @@ def test_plan_says_what_each_machine_holds(folder, tmp_path):
         assert plan["seconds_per_token"] > plan["link_seconds"] > 0
         assert plan["split"] == "windows"
         assert set(plan["kinds"]) == {"windows", "rows"}
-        shown = edgellm(
-            *("plan", folder, "--machines", hosts, "--memory", "500MB", "--split", "rows"),
-            environment=dict(os.environ),
-        )
-        assert "50% of 4 layers" in shown.stdout
-        assert "rows: it was asked for" in shown.stdout
+        _, shown, _ = edgellm(*asked, "--split", "rows")
+        assert "50% of 4 layers" in shown
+        assert "rows: it was asked for" in shown
         while "has gone" not in member.said:
             time.sleep(0.05)
 
@@ -175,9 +164,9 @@ def test_join_listens_at_no_public_address(folder, tmp_path, capsys, address):
 
 def test_the_end_of_an_input_and_silence_after_it_spoke():
     reading, writing = os.pipe()
-    silent = threading.Thread(target=wait_for_end, args=(reading, 0.1))
+    silent = threading.Thread(target=wait_for_end, args=(reading, 0.01))
     silent.start()
-    silent.join(0.5)
+    silent.join(0.1)
     assert silent.is_alive()  # nothing came yet: a person may have typed the secret
     os.write(writing, b"\n")
     silent.join(20)

@@ -43,11 +43,14 @@ def ignore(done, total):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_loss_is_the_models(tmp_path, kind):
     source, recipe = open_model(write_model(tmp_path / "plain", CONFIGS[kind] | TWO_LAYERS))
-    _, loss = measure(source, recipe, TOKENS.tolist(), group_size=32, progress=ignore)
+    backward = BackwardPass(source, recipe, TOKENS.tolist(), ignore)
+    for _ in backward.run():
+        pass
     with edgellm.load(tmp_path / "plain", memory="500MB", backend="mlx") as llm:
         logits = mx.stack([llm.logits(row[:-1].tolist()) for row in TOKENS])
     chosen = mx.take_along_axis(logits, mx.array(TOKENS[:, 1:, None]), axis=-1)[..., 0]
-    assert loss == pytest.approx(float(mx.mean(mx.logsumexp(logits, axis=-1) - chosen)), rel=1e-4)
+    expected = float(mx.mean(mx.logsumexp(logits, axis=-1) - chosen))
+    assert backward.loss == pytest.approx(expected, rel=1e-4)
 
 
 def tapped(module, path, reads):
@@ -221,13 +224,19 @@ def test_equal_costs_are_shared_out_and_one_that_stands_out_gets_more():
     assert max(form.bits for path, form in forms.items() if path != "lm_head") <= 4
 
 
-def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
+@pytest.fixture
+def mixed(tmp_path):
+    """The settings of a mixed recipe that is measured on a short text: one sequence."""
+    (tmp_path / "text").write_text(TEXT[:1000])
+    return {"recipe": "mixed", "calibration": tmp_path / "text"}
+
+
+def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path, mixed):
     source = write_model(tmp_path / "source", LLAMA, dtype=mx.float16)
     steps = []
-    report = convert(
-        source, tmp_path / "made", recipe="mixed", average_bits=5.0, progress=steps.append
-    )
-    again = convert(source, tmp_path / "again", recipe="mixed", average_bits=5.0)
+    mixed |= {"average_bits": 5.0}
+    report = convert(source, tmp_path / "made", **mixed, progress=steps.append)
+    again = convert(source, tmp_path / "again", **mixed)
     assert again.exceptions == report.exceptions
     block = json.loads((tmp_path / "made" / "config.json").read_text())["quantization"]
     assert {path: value for path, value in block.items() if isinstance(value, dict)} == {
@@ -253,7 +262,7 @@ def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
     assert measuring[-1].bytes_done == measuring[-1].bytes_total
 
 
-def test_settings_that_make_no_sense_are_refused(tmp_path):
+def test_settings_that_make_no_sense_are_refused(tmp_path, mixed):
     source = write_model(tmp_path / "source", LLAMA)
     for wrong in (
         {"recipe": "clever"},
@@ -278,7 +287,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path):
     tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"] * 1e30
     mx.save_safetensors(str(bad / "model.safetensors"), tensors)
     with pytest.raises(FormatError, match="not finite"):
-        convert(bad, tmp_path / "made", recipe="mixed")
+        convert(bad, tmp_path / "made", **mixed)
 
 
 def test_the_text_that_comes_along_fills_its_sequences():
@@ -289,7 +298,7 @@ def test_the_text_that_comes_along_fills_its_sequences():
     assert len(TEXT.split()) > 400
 
 
-def test_a_quantized_source_is_measured_as_what_it_stands_for(tmp_path):
+def test_a_quantized_source_is_measured_as_what_it_stands_for(tmp_path, mixed):
     source = write_model(tmp_path / "source", LLAMA)
     convert(source, tmp_path / "eight", bits=8, group_size=32)
     found = []
@@ -299,7 +308,7 @@ def test_a_quantized_source_is_measured_as_what_it_stands_for(tmp_path):
     assert found[0][1] == pytest.approx(found[1][1], rel=0.02)
     for path, costs in found[0][0].items():
         assert costs[2] == pytest.approx(found[1][0][path][2], rel=0.3)
-    report = convert(tmp_path / "eight", tmp_path / "made", recipe="mixed", average_bits=4.5)
+    report = convert(tmp_path / "eight", tmp_path / "made", **mixed, average_bits=4.5)
     assert all(form is None or form.group_size == 64 for form in report.exceptions.values())
     assert isinstance(report.quantization, Quantization)
     assert report.errors

@@ -6,6 +6,7 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 import pytest
+from support.resources import NOTHING, held, more_since
 
 from edgellm.distributed.parts.wire import packed, unpacked
 from edgellm.distributed.remote.stages import PIECE_TOKENS, StagedPass, in_pieces, joined
@@ -46,11 +47,11 @@ def parts(meet=lambda number: None):
 
 
 def ended(before):
-    assert threading.active_count() <= before  # those of tests before may end meanwhile
+    assert more_since(before) == NOTHING
 
 
 def test_all_machines_compute_at_once():
-    before = threading.active_count()
+    before = held()
     # the third part here, the second one there and the first one on the last machine: all wait
     # until the others are there, too
     together = threading.Barrier(3, timeout=20)
@@ -63,7 +64,7 @@ def test_all_machines_compute_at_once():
 
 
 def test_a_pass_is_begun_while_another_is_elsewhere():
-    before = threading.active_count()
+    before = held()
     meeting = threading.Barrier(2, timeout=20)
     there = Machine(0, meeting.wait)
     first = StagedPass(parts(), [(there, requests())], always)
@@ -79,7 +80,7 @@ def test_a_pass_is_begun_while_another_is_elsewhere():
 @pytest.mark.parametrize("machine", [0, 1])
 @pytest.mark.parametrize("part", [0, 2, 3])
 def test_an_error_of_a_machine_ends_the_pass(machine, part, error):
-    before = threading.active_count()
+    before = held()
 
     def fail():
         raise error("it is gone")
@@ -93,7 +94,7 @@ def test_an_error_of_a_machine_ends_the_pass(machine, part, error):
 
 @pytest.mark.parametrize("noes", range(PARTS))
 def test_a_no_ends_the_pass(noes):
-    before = threading.active_count()
+    before = held()
     answers = iter([True] * noes + [False] * 1000)
     machines = [(Machine(), requests()), (Machine(), requests())]
     assert StagedPass(parts(), machines, lambda: next(answers)).results() == []
@@ -101,7 +102,7 @@ def test_a_no_ends_the_pass(noes):
 
 
 def test_an_error_here_ends_the_pass():
-    before = threading.active_count()
+    before = held()
 
     def interrupted(number):
         if number == 2:

@@ -34,10 +34,7 @@ from edgellm.models.through_mlx_lm.checkpoint import any_checkpoint_of, read_any
 
 PROMPT = [tiny.BEGIN, *range(40, 63)]
 FAMILIES = ["gpt_oss", "qwen3_moe", "deepseek_v3"]
-pytestmark = [
-    pytest.mark.timeout(60),
-    pytest.mark.filterwarnings("ignore:models of type .* run through mlx-lm"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:models of type .* run through mlx-lm")
 
 
 @pytest.fixture(scope="module")
