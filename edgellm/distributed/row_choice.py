@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from edgellm.console.units import short_time, size
 from edgellm.distributed.gathered import Gathered, named
-from edgellm.distributed.links.mesh import Bounds
 from edgellm.distributed.parts.changes import changes_bytes
 from edgellm.distributed.parts.open_rows import plan_rows
 from edgellm.distributed.parts.output import has_output_kernels
@@ -15,6 +14,7 @@ from edgellm.distributed.parts.rows import GATHERS, RowShare, share_output, shar
 from edgellm.distributed.rates import SLOWEST_WEIGHTS, Rates
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.errors import MemoryBudgetError
+from edgellm.kernels.exchange.gather import Bounds
 from edgellm.memory_plan.plan import Plan
 
 GATHER_SECONDS = 1e-4

@@ -13,6 +13,9 @@ EMITTERS: Mapping[str, str] = {
     "run": "codegen.schedule:emit_run",
     "work": "codegen.schedule:emit_work",
     "apart": "codegen.schedule:emit_apart",
+    # between machines
+    "exchange": "exchange.relay:emit_exchange",
+    "relay": "exchange.relay:emit_relay",
     # a layer's steps between products
     "norm": "elementwise.rms_norm:emit_norm",
     "rope": "elementwise.rope:emit_rope",

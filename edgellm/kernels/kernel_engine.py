@@ -58,6 +58,13 @@ class KernelEngine:
         self._scratch_bytes = 0  # of each thread
         self._recorded: list[StepArray] | None = None
 
+    def twin(self) -> KernelEngine:
+        """Return an engine like this one, with threads and a workspace of its own.
+
+        Whoever holds its lock while it waits for something else keeps nobody from this one.
+        """
+        return KernelEngine(self.code, threads=self.threads, activations=self.activations)
+
     @property
     def isa(self) -> Isa:
         """The instruction set."""
@@ -88,12 +95,23 @@ class KernelEngine:
             threads: how many of the engine's threads work on it, which changes no result; None for
                 all.
         """
+        self._prepare(steps, tokens)
+        self.pool.run(steps, self._call, threads=threads or self.threads)
+
+    def ready(self, steps: StepArray, tokens: int) -> tuple[int, int]:
+        """Let native code do the steps: return the function to call, and its argument.
+
+        The caller holds the lock until it is done.
+        """
+        self._prepare(steps, tokens)
+        return self.pool.ready(steps, self._call, threads=self.threads)
+
+    def _prepare(self, steps: StepArray, tokens: int) -> None:
         if self._recorded is not None:
             self._recorded.append(steps.copy())
         self._call[CALL["tokens"]] = tokens
         self._call[CALL["scratch"]] = self._scratch.address
         self._call[CALL["scratch_bytes"]] = self._scratch_bytes
-        self.pool.run(steps, self._call, threads=threads or self.threads)
 
     @contextmanager
     def recording(self) -> Iterator[list[StepArray]]:

@@ -43,6 +43,13 @@ class ThreadPool:
         """Do all steps with a call's arguments, by some threads. The caller holds ``lock``."""
         self._workers.call(steps, call, threads)
 
+    def ready(self, steps: Words, call: Words, *, threads: int) -> tuple[int, int]:
+        """Let native code do what ``run`` does: return the function to call, and its argument.
+
+        The caller holds ``lock`` until it is done.
+        """
+        return self._workers.ready(steps, call, threads)
+
 
 class _Workers:
     """The pool's state in memory, and the threads that watch it.
@@ -53,7 +60,8 @@ class _Workers:
     def __init__(self, code: CodeCache, threads: int) -> None:
         self.lock = threading.Lock()
         self._most = threads
-        self._run = function(code.kernel("run"), ctypes.c_void_p)
+        self._run_address = code.kernel("run")
+        self._run = function(self._run_address, ctypes.c_void_p)
         self._work = function(code.kernel("work"), ctypes.c_void_p)
         self._state = aligned(POOL_BYTES, np.int64)
         self._address = int(self._state.ctypes.data)
@@ -62,10 +70,14 @@ class _Workers:
         self._process = 0  # in which the threads live
 
     def call(self, steps: Words, call: Words, threads: int) -> None:
+        self.ready(steps, call, threads)
+        self._run(self._address)
+
+    def ready(self, steps: Words, call: Words, threads: int) -> tuple[int, int]:
         if self._process != os.getpid():  # at first, and after a fork, which copies no threads
             self._start()
         self._job[:4] = (steps.ctypes.data, len(steps), call.ctypes.data, threads)
-        self._run(self._address)
+        return self._run_address, self._address
 
     def stop(self) -> None:
         """End the threads, unless a call goes on for longer than the exit waits."""

@@ -95,28 +95,30 @@ def test_machines_that_cannot_reach_each_other_are_both_named(folder, tmp_path, 
 
 
 def test_an_error_on_one_machine_is_told_by_all(folder, tmp_path, monkeypatch):
-    run = RowBlock.run
+    steps = RowBlock.steps
 
     def fails(block, stage, *rest, **named):
         if stage == "gate" and block is broken[0]:
             raise ReadError("the disk is broken")
-        return run(block, stage, *rest, **named)
+        return steps(block, stage, *rest, **named)
 
     broken = [None]
     with members(folder, tmp_path, ["500MB"] * 2) as hosts, loaded(folder, hosts) as llm:
         whole = llm.generate(PROMPT, max_tokens=5).text
-        monkeypatch.setattr(RowBlock, "run", fails)
+        monkeypatch.setattr(RowBlock, "steps", fails)
         own = [block for _, block in llm.model.layers._local.layers.through()]
         broken[0] = own[1]
         with pytest.raises(ReadError, match="the disk is broken"):
             llm.generate(PROMPT, max_tokens=5)
         seen = []
         monkeypatch.setattr(
-            RowBlock, "run", lambda *given, **named: seen.append(given[0]) or run(*given, **named)
+            RowBlock,
+            "steps",
+            lambda *given, **named: seen.append(given[0]) or steps(*given, **named),
         )
         assert llm.generate(PROMPT, max_tokens=5).text == whole
         broken[0] = next(block for block in seen if block not in own)
-        monkeypatch.setattr(RowBlock, "run", fails)
+        monkeypatch.setattr(RowBlock, "steps", fails)
         with pytest.raises(ReadError, match=r"machine 127.0.0.1:\d+: the disk is broken"):
             llm.generate(PROMPT, max_tokens=5)
         broken[0] = None

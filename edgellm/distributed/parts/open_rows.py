@@ -97,6 +97,7 @@ def open_rows(
     config = config_for(part, settings)
     kernels = arithmetic_of(checkpoint, settings).kernels
     assert kernels is not None, "they are required"
+    engine = kernels.twin()  # it is in use also while other machines are waited for
     with ExitStack() as on_failure:
         reader = make_reader(part, plan)
         on_failure.callback(reader.close)
@@ -114,7 +115,7 @@ def open_rows(
             group = part.layers[index]
             tensors = buffer.arrays(group.layout)
             quantization_of = group.quantizations.__getitem__
-            block = CpuBlock(kernels, config, config.layer(index), tensors, quantization_of)
+            block = CpuBlock(engine, config, config.layer(index), tensors, quantization_of)
             return RowBlock(block, range(*share.hidden))
 
         weights = PagedGroups(
@@ -127,7 +128,7 @@ def open_rows(
             on_pinned=arrived,
         )
         on_failure.callback(weights.close)
-        layers = RowLayers(weights, len(part.layers), kernels.max_exact_rows, changes)
+        layers = RowLayers(weights, len(part.layers), engine, changes)
         if layers_only and output is not None:
             layers.head = load_output(checkpoint, output, reader, settings)
         on_failure.pop_all()

@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from edgellm.checkpoint.buffer import WeightBuffer, place_tensors
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
-from edgellm.distributed.links.mesh import Bounds
+from edgellm.kernels.exchange.gather import Bounds
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import KERNEL_MODES, arithmetic_of

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.distributed.links.mesh import Bounds, Mesh
+from edgellm.distributed.links.mesh import Mesh
 from edgellm.distributed.parts.rows import RowLayers, RowShare
+from edgellm.kernels.exchange.gather import Bounds, Gather
 from edgellm.models.cpu.block import calls_of
 from edgellm.models.cpu.row_block import AttentionOfLayers, RowBlock, Rows, Stage
 from edgellm.models.layers import KeepGoing, Span, StateSpans
@@ -77,21 +78,29 @@ class RowPass:
         calls = [call for state_spans in spans for call in calls_of(state_spans)]
         ends = np.cumsum([sum(span.length for span in call) for call in calls])
         hiddens = np.split(rows, ends[:-1])
-        with self.mesh.in_pass():
+        with self.mesh.in_pass(), self.layers.engine.lock:
             # what a call attends to in a layer is there when those before it are through
             attention = None
             if len(calls) == 1 and depth is None:
                 attention = self.layers.prepare(calls[0])
+            self.mesh.prepare(max(map(len, hiddens)), self.columns.values())
+            last = len(range(self.layers.count)[:depth]) - 1
             for number, block in self.layers.through(depth):
                 if not keep_going():
-                    self.mesh.stop(len(hiddens[0]), self.columns["attend"])
+                    if self.mesh.finish():
+                        self.mesh.stop(len(hiddens[0]), self.columns["attend"])
                     return None
                 for place, call in enumerate(calls):
-                    after = self._through(number, block, hiddens[place], call, attention)
-                    if after is None:  # the first machine has stopped
-                        return None
-                    hiddens[place] = after
+                    if number == 0 or len(calls) > 1:
+                        self._begin(block, hiddens[place], call)
+                    if not self._through(number, block, call, attention):
+                        return None  # the first machine has stopped
+                    if number == last or len(calls) > 1:
+                        if not self.mesh.finish():
+                            return None
+                        hiddens[place] = block.hidden(len(hiddens[place])).copy()
             after = np.concatenate(hiddens)
+        with self.mesh.in_pass():
             if wants_logits:
                 after = self._logits(after)
             self.mesh.end()
@@ -113,27 +122,29 @@ class RowPass:
         assert self.output is not None, "on all machines"
         return self.mesh.collect(head.rows(hidden), self.output)
 
+    def _begin(self, block: RowBlock, hidden: Rows, spans: Sequence[Span]) -> None:
+        """Put hidden states (L, E) of a call where its stages read them."""
+        block.reserve(len(hidden), many=spans[0].many)
+        block.hidden(len(hidden))[:] = hidden
+
     def _through(
         self,
         number: int,
         block: RowBlock,
-        hidden: Rows,
         spans: Sequence[Span],
         attention: AttentionOfLayers | None,
-    ) -> Rows | None:
-        """Return hidden states (L, E) of one call after a layer; None where it was stopped."""
-        for first, second in _HALVES:
-            inside = block.run(first, hidden, hidden, spans, number, attention=attention)
-            whole = self.mesh.all_gather(inside, self.columns[first])
-            if whole is None:
-                return None
-            after = block.run(second, whole, hidden, spans, number)
-            whole = self.mesh.all_gather(after, self.columns[second])
-            if whole is None:
-                return None
-            hidden = whole
-        return hidden
+    ) -> bool:
+        """Send a call through a layer, up to its last gather; false where it was stopped."""
+        tokens, engine = sum(span.length for span in spans), self.layers.engine
+        for stage in STAGES:
+            steps, memories = block.steps(stage, spans, number, attention=attention)
+            gather = Gather(*block.made(stage), self.columns[stage])
+            if not self.mesh.relay(gather, tokens, engine.ready(steps, tokens)):
+                return False
+            for memory in memories:
+                memory.keep()
+        return True
 
 
-_HALVES: Sequence[tuple[Stage, Stage]] = (("attend", "output"), ("gate", "down"))
+STAGES: Sequence[Stage] = ("attend", "output", "gate", "down")
 """Attention and feed-forward part: what each makes inside, and what it adds to hidden states."""

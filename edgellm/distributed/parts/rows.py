@@ -13,6 +13,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import ClosedError, ConfigError
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.models.arithmetic import arithmetic_of
 from edgellm.models.cpu.linear import CpuLinear
 from edgellm.models.cpu.row_block import AttentionOfLayers, RowAttention, RowBlock
@@ -62,10 +63,11 @@ class RowLayers:
     Args:
         weights: those in memory, and the ring of buffers for the others.
         count: how many layers there are.
-        max_exact_rows: as ``models.layers.Layer`` has it.
+        engine: their kernels, of which nobody else has the lock: it is held through a pass.
         changes: by an adapter, of each layer; empty where there is none.
 
     Attributes:
+        max_exact_rows: as ``models.layers.Layer`` has it.
         head: norm and the rows of the output matrix that are here; None where the first machine
             has all of them.
     """
@@ -76,12 +78,13 @@ class RowLayers:
         self,
         weights: PagedGroups[RowBlock],
         count: int,
-        max_exact_rows: int,
+        engine: KernelEngine,
         changes: Sequence[LayerChange] = (),
     ) -> None:
         self.count = count
+        self.engine = engine
         self._changes = changes
-        self.max_exact_rows = max_exact_rows
+        self.max_exact_rows: int = engine.max_exact_rows
         self.is_closed: bool = False
         self.head: CpuLinear | None = None
         self._weights = weights
@@ -90,7 +93,10 @@ class RowLayers:
             self._attention = RowAttention([weights.pinned[number] for number in range(count)])
 
     def prepare(self, spans: Sequence[Span]) -> AttentionOfLayers | None:
-        """Return how these tokens attend in all layers; None where each has to be asked."""
+        """Return how these tokens attend in all layers; None where each has to be asked.
+
+        The caller holds the engine's lock.
+        """
         if self._attention is None or self.is_closed:
             return None
         return self._attention.prepare(spans)

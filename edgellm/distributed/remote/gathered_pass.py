@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from edgellm.distributed.links.mesh import Bounds
 from edgellm.distributed.parts.rows import RowLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
+from edgellm.kernels.exchange.gather import Bounds
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, CpuLinear
 from edgellm.models.cpu.row_block import Rows
 from edgellm.models.cpu.whole_pass import CpuEmbedding

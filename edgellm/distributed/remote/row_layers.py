@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from edgellm.distributed.links.lane import LaneError
-from edgellm.distributed.links.mesh import Bounds, Mesh
+from edgellm.distributed.links.mesh import Mesh
 from edgellm.distributed.parts.part import Part
 from edgellm.distributed.parts.row_pass import Columns, RowPass
 from edgellm.distributed.parts.rows import RowLayers, RowShare
@@ -20,6 +20,7 @@ from edgellm.distributed.remote.cluster_layers import ClusterLayers
 from edgellm.distributed.remote.peer import Opening, Peer, Reply, asking_all
 from edgellm.distributed.remote.remote_cache import advance
 from edgellm.errors import ClosedError, EdgeLLMError, MachineError
+from edgellm.kernels.exchange.gather import Bounds
 from edgellm.models.cpu.row_block import Rows
 from edgellm.models.layers import KeepGoing, Span, StateSpans, always
 from edgellm.reading.paged_groups import Traffic

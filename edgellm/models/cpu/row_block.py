@@ -97,13 +97,15 @@ class RowAttention:
         self._known = KnownCalls()
 
     def prepare(self, spans: Sequence[Span]) -> AttentionOfLayers:
-        """Return how tokens attend that go through all layers next, and nothing else before."""
+        """Return how tokens attend that go through all layers next, and nothing else before.
+
+        The caller holds the engine's lock.
+        """
         engine = self._blocks[0].engine
         tokens = sum(span.length for span in spans)
         caches = [[span.caches[layer] for span in spans] for layer in range(len(self._blocks))]
-        with engine.lock:
-            size = engine.padded_tokens(tokens, many=spans[0].many)
-            return AttentionOfLayers(self._known, self._blocks, caches, spans, size=size)
+        size = engine.padded_tokens(tokens, many=spans[0].many)
+        return AttentionOfLayers(self._known, self._blocks, caches, spans, size=size)
 
 
 class RowBlock:
@@ -151,70 +153,75 @@ class RowBlock:
             )
         return self._attending[key]
 
-    def run(
+    def reserve(self, tokens: int, *, many: bool) -> None:
+        """Make room for so many tokens between stages. The caller holds the engine's lock."""
+        engine, weights = self._engine, self._block.weights
+        size = engine.padded_tokens(tokens, many=many)
+        widest = max(weights.output[0].in_features, weights.down[0].in_features)
+        engine.workspace.reserved("gathered", 4 * size * widest)
+        engine.workspace.reserved("hidden", 4 * size * self._block.shape.hidden)
+
+    def hidden(self, tokens: int) -> Rows:
+        """Return the hidden states (L, E) that stages read and write, where they lie."""
+        width = self._block.shape.hidden
+        rows = self._engine.workspace.buffer("hidden").array[: tokens * width]
+        return rows.reshape(tokens, width)
+
+    def steps(
         self,
         stage: Stage,
-        inputs: Rows,
-        hidden: Rows,
         spans: Sequence[Span],
         layer: int,
         *,
         attention: AttentionOfLayers | None = None,
-    ) -> Rows:
-        """Return this machine's columns of what a stage makes, (L, own), in memory of its own.
+    ) -> tuple[StepArray, Sequence[Memory]]:
+        """Return the steps of a stage, and what takes new tokens into caches when they are done.
+
+        They stand until the next stage's are asked for. The caller holds the engine's lock.
 
         Args:
             stage: which one.
-            inputs: (L, ...), whole, as the stage before made them.
-            hidden: (L, E), as they went into attention or the feed-forward part.
             spans: whose tokens they are.
             layer: the number of this one, by which spans have its caches.
             attention: of these tokens in all layers, where it was prepared.
         """
-        many, tokens = spans[0].many, len(inputs)
+        many, tokens = spans[0].many, sum(span.length for span in spans)
         size = self._engine.padded_tokens(tokens, many=many)
-        with self._engine.lock:
-            if stage == "attend":
-                if attention is None or attention.version != self._engine.workspace.version:
-                    attention = self._attention(spans, layer, size)
-                return self._attend(inputs, spans, layer, attention)
-            steps = self._steps_of(stage, size)
-            if stage == "gate":
-                self._fill("hidden", inputs)
-                self._engine.run(steps, tokens)
-                return self._result("gated", tokens, self._block.shape.inner)
-            self._fill("gathered", inputs)
-            self._fill("hidden", hidden)
-            self._engine.run(steps, tokens)
-            after = self._result("hidden", tokens, self._block.shape.hidden)
-            return after[:, self._columns.start : self._columns.stop]
+        if stage != "attend":
+            return self._steps_of(stage, size), ()
+        if attention is None or attention.version != self._engine.workspace.version:
+            attention = self._attention(spans, layer, size)
+        block = self._block
+        steps, memories = attention.of(layer)
+        if block.rotations is not None:
+            angles = self._engine.workspace.buffer(block.angles).array
+            write_rotations(block.rotations, spans, angles, layer=layer)
+        return steps, memories
+
+    def made(self, stage: Stage) -> tuple[int, int, int]:
+        """Return where a stage's columns are made and where those of all machines belong.
+
+        The address of the first token's, the bytes from it to the next token's, and the address of
+        the whole. The caller holds the engine's lock.
+        """
+        workspace, shape = self._engine.workspace, self._block.shape
+        if stage == "attend":
+            width = 4 * shape.heads * shape.head_dim
+            return workspace.buffer("attended").address, width, workspace.buffer("gathered").address
+        if stage == "gate":
+            return (
+                workspace.buffer("gated").address,
+                4 * shape.inner,
+                workspace.buffer("gathered").address,
+            )
+        hidden = workspace.buffer("hidden").address
+        return hidden + 4 * self._columns.start, 4 * shape.hidden, hidden
 
     def _attention(self, spans: Sequence[Span], layer: int, size: int) -> AttentionOfLayers:
         """Return the attention of this layer alone."""
         own = spans_in_part(spans, slice(layer, layer + 1))
         caches = [caches_in_part([own], slice(None))]
         return AttentionOfLayers(self._known, [self], caches, spans, size=size, first=layer)
-
-    def _attend(
-        self, hidden: Rows, spans: Sequence[Span], layer: int, attention: AttentionOfLayers
-    ) -> Rows:
-        block, tokens = self._block, len(hidden)
-        steps, memories = attention.of(layer)
-        if block.rotations is not None:
-            angles = self._engine.workspace.buffer(block.angles).array
-            write_rotations(block.rotations, spans, angles, layer=layer)
-        self._fill("hidden", hidden)
-        self._engine.run(steps, tokens)
-        for memory in memories:
-            memory.keep()
-        return self._result("attended", tokens, block.shape.heads * block.shape.head_dim)
-
-    def _fill(self, name: str, rows: Rows) -> None:
-        self._engine.workspace.buffer(name).array[: rows.size] = rows.ravel()
-
-    def _result(self, name: str, tokens: int, width: int) -> Rows:
-        rows = self._engine.workspace.buffer(name).array[: tokens * width]
-        return rows.reshape(tokens, width).copy()
 
     def _steps_of(self, stage: Stage, size: int) -> StepArray:
         """Return the steps of a stage after attention, made again where memory has moved."""
