@@ -18,6 +18,7 @@ from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
+from edgellm.distributed.members.lobby import MAX_CALLERS, Caller, Lobby
 from edgellm.distributed.members.session import Session
 from edgellm.distributed.parts.digests import versions
 from edgellm.distributed.parts.part import MakeReader
@@ -27,9 +28,6 @@ from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
-
-MAX_CALLERS = 16
-"""Connections that may be in their handshake at once; further ones are refused."""
 
 TIDY_SECONDS = 2.0
 """A cluster that comes waits so long for the one before to be gone."""
@@ -89,7 +87,7 @@ class Member:
         self._current: tuple[str, Session] | None = None
         self._closed = False
         self._free = threading.Condition()
-        self._callers = threading.BoundedSemaphore(MAX_CALLERS)
+        self._lobby = Lobby(say)
         self._listener = _listen(address)
         threading.Thread(target=self._accept, name="edgellm-cluster", daemon=True).start()
 
@@ -123,31 +121,36 @@ class Member:
     def _accept(self) -> None:
         while True:
             try:
-                connection, caller = self._listener.accept()
+                connection, (host, *_) = self._listener.accept()
             except OSError:
                 if self._closed:
                     return
                 time.sleep(AGAIN_SECONDS)  # one caller has gone already, or files are short
                 continue
-            if not self._callers.acquire(blocking=False):
-                connection.close()
-                continue
-            threading.Thread(target=self._greet, args=(connection, caller[0]), daemon=True).start()
+            caller = self._lobby.enter(connection, host)
+            threading.Thread(target=self._greet, args=(caller,), daemon=True).start()
 
-    def _greet(self, connection: socket.socket, name: str) -> None:
+    def _greet(self, caller: Caller) -> None:
         """Learn what a caller wants, once it has proved that it knows the secret."""
+        connection, name = caller.connection, caller.host
+        is_known = False
         try:
-            keys = shake_hands(connection, self._secret, calls=False, name=name)
+            try:
+                keys = shake_hands(connection, self._secret, calls=False, name=name)
+                is_known = True
+            finally:
+                self._lobby.leave(caller, is_known=is_known)
             link = Link(connection, keys, name)
             link.set_timeout(HANDSHAKE_SECONDS)
             head, _ = link.receive()
             if not self._welcome(link, head):
                 link.close()
         except (EdgeLLMError, OSError, ValueError) as error:
-            self._say(f"refused {name}: {getattr(error, 'message', error)}")
+            why = getattr(error, "message", str(error))
+            if caller.is_sent_away:
+                why = "it had proved nothing when others came"
+            self._lobby.refuse(name, why)
             connection.close()
-        finally:
-            self._callers.release()
 
     def _welcome(self, link: Link, head: Mapping[str, Any]) -> bool:
         """Answer a caller; return whether its connection is kept."""

@@ -1,0 +1,138 @@
+"""Callers that have not proved yet that they know the secret: a stranger keeps nobody else out."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+MAX_CALLERS = 64
+"""In all; as many machines as a cluster may have may call at once."""
+
+MAX_OF_ONE = 16
+"""From one address, or one network of IPv6."""
+
+QUIET_SECONDS = 60.0
+"""An address that is refused again and again is told once in so long."""
+
+MAX_NOTED = 1024
+"""Addresses that are noted: of known machines, and of refused ones."""
+
+
+class Caller:
+    """A connection whose other side is not known yet.
+
+    Args:
+        connection: of TCP.
+        host: where it comes from.
+
+    Attributes:
+        connection: as above.
+        host: as above.
+        origin: of which so many are let in.
+        is_sent_away: whether it was ended for another one's sake.
+    """
+
+    def __init__(self, connection: socket.socket, host: str) -> None:
+        self.connection = connection
+        self.host = host
+        self.origin: str = _origin(host)
+        self.is_sent_away: bool = False
+
+    def send_away(self) -> None:
+        """End the connection, from any thread; whoever waits for it goes on."""
+        self.is_sent_away = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Lobby:
+    """Lets every caller in, and sends another one away where there are too many.
+
+    Who proves nothing gives way to who comes after: first those of the same address, then of the
+    address with the most callers, the oldest first. Addresses from which somebody has proved it
+    before give way last.
+
+    Args:
+        say: is told, in a line, who was refused and why.
+        clock: of seconds.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say, self._clock = say, clock
+        self._lock = threading.Lock()
+        self._callers: list[Caller] = []  # the oldest first
+        self._known: dict[str, None] = {}
+        self._told: dict[str, tuple[float, int]] = {}  # when, and how often since
+
+    def enter(self, connection: socket.socket, host: str) -> Caller:
+        """Let a caller in."""
+        caller = Caller(connection, host)
+        with self._lock:
+            surplus = self._surplus(caller)
+            if surplus is not None:
+                self._callers.remove(surplus)
+            self._callers.append(caller)
+        if surplus is not None:
+            surplus.send_away()
+        return caller
+
+    def _surplus(self, caller: Caller) -> Caller | None:
+        """Return who gives way to a caller, if anybody has to."""
+        counts = Counter(each.origin for each in self._callers)
+        if counts[caller.origin] >= MAX_OF_ONE:
+            return next(each for each in self._callers if each.origin == caller.origin)
+        if len(self._callers) < MAX_CALLERS:
+            return None
+        # of several that are alike, ``min`` takes the first
+        return min(
+            self._callers, key=lambda each: (each.origin in self._known, -counts[each.origin])
+        )
+
+    def leave(self, caller: Caller, *, is_known: bool) -> None:
+        """Let a caller out, who has proved that it knows the secret, or has not."""
+        with self._lock:
+            if caller in self._callers:
+                self._callers.remove(caller)
+            if is_known:
+                _note(self._known, caller.origin, None)
+
+    def refuse(self, host: str, why: str) -> None:
+        """Say that a caller was refused, where that was not said lately."""
+        now = self._clock()
+        with self._lock:
+            at, more = self._told.get(host, (-QUIET_SECONDS, 0))
+            is_quiet = now - at < QUIET_SECONDS
+            _note(self._told, host, (at, more + 1) if is_quiet else (now, 0))
+        if is_quiet:
+            return
+        since = f" ({more} more since the last time)" if more else ""
+        self._say(f"refused {host}: {why}{since}")
+
+
+def _note(noted: dict[str, Value], key: str, value: Value) -> None:
+    """Note something as the newest; the oldest is forgotten where there are too many."""
+    noted.pop(key, None)
+    noted[key] = value
+    if len(noted) > MAX_NOTED:
+        del noted[next(iter(noted))]
+
+
+def _origin(host: str) -> str:
+    """Return of what a caller's address is one: of IPv6, somebody has a whole network."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4 or address.is_link_local or address.is_loopback:
+        return host
+    return str(ipaddress.ip_network((int(address), 64), strict=False))
