@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,7 +14,7 @@ from edgellm.server.answering.models import Models
 from edgellm.server.answering.settings import ServerSettings
 from edgellm.server.answering.state import HoldsModels, ServerState
 from edgellm.server.anthropic.messages import count_message_tokens, messages
-from edgellm.server.http.api_error import ApiError, api_error, error_object
+from edgellm.server.http.api_error import LOG, ApiError, api_error, error_object, log_fault
 from edgellm.server.http.event_stream import ClientLeft
 from edgellm.server.http.guard import Guard
 from edgellm.server.openai.chat_completions import chat_completions
@@ -29,8 +27,6 @@ from edgellm.server.operations.health import health, ready
 from edgellm.server.operations.metrics_page import metrics_page
 from edgellm.server.operations.tokens import detokenize, tokenize
 from edgellm.server.page import show_page
-
-LOG = logging.getLogger("edgellm.server")
 
 ROUTES = (
     Route("/", show_page),
@@ -77,8 +73,8 @@ def make_app(models: Models, settings: ServerSettings) -> Starlette:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     told = api_error(error)
-    if told.status >= 500:
-        LOG.warning("%s", told.message)
+    if told.status >= 500 and isinstance(error, ApiError):  # else it is there already
+        log_fault(told.message)
     value = error_object(told, request.url.path)
     return JSONResponse(value, told.status, told.headers)
 

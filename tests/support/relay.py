@@ -49,7 +49,11 @@ class Relay:
                 one, _ = self._listener.accept()
             except OSError:
                 return
-            other = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                other = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # nobody listens there now
+                one.close()
+                continue
             self._open += [one, other]
             number = len(self._open) // 2 - 1
             for pair in ((one, other), (other, one)):

@@ -1,17 +1,12 @@
-"""Callers that have not proved yet that they know the secret: a stranger keeps nobody else out."""
+"""Callers that have not proved yet that they know the secret; none keeps another out."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
-
-Value = TypeVar("Value")
 
 MAX_CALLERS = 64
 """In all; as many machines as a cluster may have may call at once."""
@@ -19,11 +14,8 @@ MAX_CALLERS = 64
 MAX_OF_ONE = 16
 """From one address, or one network of IPv6."""
 
-QUIET_SECONDS = 60.0
-"""An address that is refused again and again is told once in so long."""
-
-MAX_NOTED = 1024
-"""Addresses that are noted: of known machines, and of refused ones."""
+MAX_KNOWN = 1024
+"""Addresses of known machines that are noted."""
 
 
 class Caller:
@@ -59,20 +51,12 @@ class Lobby:
     Who proves nothing gives way to who comes after: first those of the same address, then of the
     address with the most callers, the oldest first. Addresses from which somebody has proved it
     before give way last.
-
-    Args:
-        say: is told, in a line, who was refused and why.
-        clock: of seconds.
     """
 
-    def __init__(
-        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._say, self._clock = say, clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._callers: list[Caller] = []  # the oldest first
         self._known: dict[str, None] = {}
-        self._told: dict[str, tuple[float, int]] = {}  # when, and how often since
 
     def enter(self, connection: socket.socket, host: str) -> Caller:
         """Let a caller in."""
@@ -104,31 +88,14 @@ class Lobby:
             if caller in self._callers:
                 self._callers.remove(caller)
             if is_known:
-                _note(self._known, caller.origin, None)
-
-    def refuse(self, host: str, why: str) -> None:
-        """Say that a caller was refused, where that was not said lately."""
-        now = self._clock()
-        with self._lock:
-            at, more = self._told.get(host, (-QUIET_SECONDS, 0))
-            is_quiet = now - at < QUIET_SECONDS
-            _note(self._told, host, (at, more + 1) if is_quiet else (now, 0))
-        if is_quiet:
-            return
-        since = f" ({more} more since the last time)" if more else ""
-        self._say(f"refused {host}: {why}{since}")
-
-
-def _note(noted: dict[str, Value], key: str, value: Value) -> None:
-    """Note something as the newest; the oldest is forgotten where there are too many."""
-    noted.pop(key, None)
-    noted[key] = value
-    if len(noted) > MAX_NOTED:
-        del noted[next(iter(noted))]
+                self._known.pop(caller.origin, None)  # the newest is the last
+                self._known[caller.origin] = None
+                if len(self._known) > MAX_KNOWN:
+                    del self._known[next(iter(self._known))]
 
 
 def _origin(host: str) -> str:
-    """Return of what a caller's address is one: of IPv6, somebody has a whole network."""
+    """Return that of which a caller's address is one: of IPv6, somebody has a whole network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -26,6 +26,7 @@ from edgellm.distributed.parts.wire import error_document
 from edgellm.distributed.supply.held import Held, WholeFolder
 from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.repeats import Repeats
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
@@ -87,7 +88,7 @@ class Member:
         self._current: tuple[str, Session] | None = None
         self._closed = False
         self._free = threading.Condition()
-        self._lobby = Lobby(say)
+        self._lobby, self._refused = Lobby(), Repeats()
         self._listener = _listen(address)
         threading.Thread(target=self._accept, name="edgellm-cluster", daemon=True).start()
 
@@ -149,7 +150,7 @@ class Member:
             why = getattr(error, "message", str(error))
             if caller.is_sent_away:
                 why = "it had proved nothing when others came"
-            self._lobby.refuse(name, why)
+            self._refused.say(f"refused {name}: {why}", self._say, of=name)
             connection.close()
 
     def _welcome(self, link: Link, head: Mapping[str, Any]) -> bool:

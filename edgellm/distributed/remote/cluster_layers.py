@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from edgellm.distributed.remote.outages import Outages, tell
 from edgellm.distributed.remote.peer import Opening, Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, advance, remote_spans
 from edgellm.errors import EdgeLLMError, MachineError
@@ -56,6 +56,7 @@ class ClusterLayers(ABC):
         self._openings = list(openings)
         self._wait = wait
         self._returns_in_vain = 0
+        self._outages = Outages()
 
     def run(
         self,
@@ -86,14 +87,18 @@ class ClusterLayers(ABC):
         before a pass is through, or ``keep_going`` said no.
         """
         lost = [pair for pair in zip(self.peers, self._openings, strict=True) if pair[0].is_lost]
-        is_whole = not lost and self._is_whole()
-        if is_whole or not self._wait or self._returns_in_vain == MOST_IN_VAIN:
+        if not lost and self._is_whole():
             return False
-        self._returns_in_vain += 1
-        if not lost:
-            _say("machines have lost each other: texts are computed again up to here, and go on")
-            time.sleep(CALL_SECONDS)
-        return all(self._is_back(peer, opening, keep_going) for peer, opening in lost)
+        are_back = False
+        if self._wait and self._returns_in_vain < MOST_IN_VAIN:
+            self._returns_in_vain += 1
+            if not lost:
+                tell("machines have lost each other: texts are computed again, and go on")
+                time.sleep(CALL_SECONDS)
+            are_back = all(self._is_back(peer, opening, keep_going) for peer, opening in lost)
+        if not are_back:  # its error tells why
+            self._outages.text_failed([peer.machine.name for peer, _ in lost if peer.is_lost])
+        return are_back
 
     def _is_back(self, peer: Peer, opening: Opening, keep_going: KeepGoing) -> bool:
         """Call a machine until it is there again; false where it is not in time.
@@ -106,15 +111,15 @@ class ClusterLayers(ABC):
             left = ends_at - time.monotonic()
             if left <= 0 and calls:
                 return False
-            if left > 0 and not calls:
-                _say(f"machine {name} is gone: waiting for it up to {math.ceil(left)} s")
+            if left > 0:
+                self._outages.lost(name, f"waiting for it up to {math.ceil(left)} s")
             calls += 1
             try:
                 peer.join_again(opening, seconds=max(left, LEAST_CALL_SECONDS))
             except EdgeLLMError:
                 time.sleep(max(0.0, min(left, CALL_SECONDS)))
                 continue
-            _say(f"machine {name} is back: texts are computed again up to here, and go on")
+            self._outages.back(name, "texts are computed again up to here, and go on")
             return True
         return False
 
@@ -143,6 +148,7 @@ class ClusterLayers(ABC):
                 # what it held is to be computed again when it is back: see ``are_back``
                 raise MachineError(f"machine {peer.machine.name} is gone, amid a text")
             peer.join_again(opening)
+            self._outages.back(peer.machine.name)
         for cache, _ in held:
             cache.begin_pass()
         return held
@@ -179,10 +185,6 @@ class ClusterLayers(ABC):
                 told[-1].append([cache.number, int(span.length), bool(span.many), levels])
                 passed[cache.number] = passed.get(cache.number, 0) + int(span.length)
         return {"spans": told, "offsets": list(offsets.items())}
-
-
-def _say(what: str) -> None:
-    warnings.warn(what, RuntimeWarning, stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,10 +15,8 @@ from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 from edgellm.runtime.loader import LoadProgress
-from edgellm.server.http.api_error import ApiError
+from edgellm.server.http.api_error import ApiError, log_fault
 from edgellm.settings import LoadSettings
-
-LOG = logging.getLogger("edgellm.server")
 
 State = Literal["unloaded", "loading", "loaded"]
 
@@ -166,7 +163,7 @@ class Models:
             raise
         except EdgeLLMError as error:
             self.release(name)
-            LOG.error("the model %s cannot be loaded: %s", name, error)
+            log_fault(f"the model {name} cannot be loaded: {error}")
             raise ApiError(
                 500,
                 f"the model {name!r} cannot be loaded; the server's log says why",

@@ -19,8 +19,12 @@ from edgellm.errors import (
     TemplateError,
     UnsupportedModelError,
 )
+from edgellm.repeats import Repeats
 
 LOG = logging.getLogger("edgellm.server")
+
+_REPEATS = Repeats()
+"""A fault that all requests meet is one line a minute."""
 
 RETRY_AFTER = 1
 """Seconds after which a client may try again; clients obey it up to two minutes."""
@@ -109,13 +113,18 @@ def with_hint(error: EdgeLLMError) -> str:
     return error.message
 
 
+def log_fault(what: str) -> None:
+    """Write a fault of the server's to its log, where that was not done lately."""
+    _REPEATS.say(what, LOG.error)
+
+
 def _unavailable(error: EdgeLLMError, message: str) -> ApiError:
     """Return the error of a request that may succeed at another time."""
     if isinstance(error, QueueFullError):
         return ApiError(429, "the server is busy; try again in a moment", code="queue_full")
     if isinstance(error, ClosedError):
         return ApiError(503, "the server is shutting down", code="shutting_down")
-    LOG.error("a request has failed: %s", message)  # it names the machine
+    log_fault(f"a request has failed: {message}")  # it names the machine
     return ApiError(503, "a machine that computes the model is missing", code="machine_missing")
 
 
@@ -140,5 +149,5 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, message, field and field[0])
         case _:
             # it may name a file of this machine
-            LOG.error("a request has failed: %s", message)
+            log_fault(f"a request has failed: {message}")
             return ApiError(500, "the server has failed; its log says how")

@@ -24,7 +24,7 @@ class Lost:
         self._refusals = refusals
         self._refuse = refuse
 
-    def join_again(self, opening, *, seconds):
+    def join_again(self, opening, *, seconds=WAIT):
         assert 0 < seconds <= WAIT
         self.called += 1
         if self.called <= self._refusals:
@@ -104,3 +104,21 @@ def test_a_machine_that_is_lost_again_and_again_is_let_go():
         peer.is_lost = False
         layers.run([], [])  # a pass that is through counts as a new beginning
         peer.is_lost = True
+
+
+def test_each_loss_is_told_once_and_each_return_with_what_failed_meanwhile():
+    peer = Lost(refusals=3, ago=WAIT + 1)
+    layers = layers_on(peer)
+    said = []
+    for _ in range(3):
+        said += quietly(layers)[1]
+    with pytest.warns(RuntimeWarning, match="is back: texts are computed again; 3 texts failed"):
+        layers.run([], [])
+    assert said == []  # each of those texts has ended with an error that says so
+    for _ in range(2):  # Python shows the same warning of one place once
+        peer.is_lost, peer.heard_at = True, time.monotonic()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("default")
+            assert layers.are_back(always)
+        assert len(seen) == 2
+        layers.run([], [])

@@ -19,3 +19,11 @@ def test_what_may_succeed_later_is_no_fault_of_the_server(error, status, code):
     told = api_error(error)
     assert (told.status, told.code) == (status, code)
     assert "10.0.0.2" not in told.message
+
+
+def test_a_fault_that_all_requests_meet_is_one_line(caplog):
+    for _ in range(50):
+        api_error(MachineError("machine 10.0.0.3:47110 is gone", hint="start it"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a request has failed: machine 10.0.0.3:47110 is gone; start it"
+    ]
