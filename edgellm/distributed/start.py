@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from edgellm.distributed.links.call import call
 from edgellm.distributed.links.machines import Machine
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
+from edgellm.distributed.parts.digests import require_alike, versions
 from edgellm.errors import EdgeLLMError, MachineError
 
 SSH_OPTIONS = (
@@ -26,6 +29,20 @@ _LOOK_SECONDS = 0.5
 _END_SECONDS = 5.0
 """What a machine has to end in, once its standard input is closed."""
 
+_SAID_SECONDS = 1.0
+"""What the last lines of one that has ended may take: a master of ssh keeps its output open."""
+
+_LINE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A command on another machine, and the thread that passes on what it says."""
+
+    machine: Machine
+    process: subprocess.Popen[bytes]
+    saying: threading.Thread
+
 
 class StartedMachines:
     """Commands that run on other machines by ssh, for as long as the ``with`` block.
@@ -38,23 +55,31 @@ class StartedMachines:
         model: what the model is called there.
         secret: of the cluster.
         edgellm: what the command is called there.
+        say: called with each line that one of them says, behind its name.
     """
 
     def __init__(
-        self, machines: Sequence[Machine], model: str, secret: str, *, edgellm: str
+        self,
+        machines: Sequence[Machine],
+        model: str,
+        secret: str,
+        *,
+        edgellm: str,
+        say: Callable[[str], None],
     ) -> None:
         self._machines = machines
         self._model = model
         self._secret = secret
         self._edgellm = edgellm
-        self._running: list[tuple[Machine, subprocess.Popen[bytes]]] = []
+        self._say = say
+        self._running: list[_Started] = []
 
     def __enter__(self) -> StartedMachines:
         """Start them. Raises MachineError where there is no ssh."""
         try:
             for machine in self._machines:
                 if machine.ssh is not None:
-                    self._running.append((machine, self._start(machine)))
+                    self._running.append(self._start(machine))
         except BaseException:
             self._end()
             raise
@@ -67,7 +92,10 @@ class StartedMachines:
         self._end()
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Wait for all machines, those started by hand too. Raises MachineError."""
+        """Wait for all machines, those started by hand too.
+
+        Raises MachineError where one does not come, or has other versions.
+        """
         ends = time.monotonic() + seconds
         for machine in self._machines:
             while "error" in (facts := machine_status(machine, self._secret.encode())):
@@ -78,6 +106,7 @@ class StartedMachines:
                         hint="see what it said above, or use a longer --wait",
                     )
                 time.sleep(_LOOK_SECONDS)
+            require_alike(machine.name, versions(), facts["versions"], "version")
 
     def watch(self) -> None:
         """Return never; raise MachineError when one of them ends."""
@@ -85,7 +114,7 @@ class StartedMachines:
             self._look()
             time.sleep(_LOOK_SECONDS)
 
-    def _start(self, machine: Machine) -> subprocess.Popen[bytes]:
+    def _start(self, machine: Machine) -> _Started:
         assert machine.ssh is not None, "only those are started"
         words = [*shlex.split(self._edgellm), *join_words(machine, self._model, "-")]
         try:
@@ -93,6 +122,7 @@ class StartedMachines:
                 ["ssh", *SSH_OPTIONS, "--", machine.ssh, shlex.join(words)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as error:
@@ -101,32 +131,44 @@ class StartedMachines:
                 hint="install it, or start edgellm cluster join on each machine by hand",
             ) from error
         _tell(started, f"{self._secret}\n".encode())
-        return started
+        saying = threading.Thread(target=self._pass_on, args=(machine, started), daemon=True)
+        saying.start()
+        return _Started(machine, started, saying)
+
+    def _pass_on(self, machine: Machine, process: subprocess.Popen[bytes]) -> None:
+        """Say what a machine says, in lines behind its name."""
+        assert process.stderr is not None, "it is a pipe"
+        with process.stderr as lines:
+            while line := lines.readline(_LINE_BYTES):
+                if text := line.decode(errors="replace").rstrip():
+                    self._say(f"{machine.name}: {text}")
 
     def _look(self) -> None:
         """Tell the machines that this one is there; raise MachineError where one has ended."""
-        for _, process in self._running:
-            _tell(process, b"\n")
-        for machine, process in self._running:
-            code = process.poll()
+        for started in self._running:
+            _tell(started.process, b"\n")
+        for started in self._running:
+            code = started.process.poll()
             if code is not None:
+                started.saying.join(_SAID_SECONDS)
                 raise MachineError(
-                    f"edgellm has ended on machine {machine.name}, with exit code {code}",
+                    f"edgellm has ended on machine {started.machine.name}, with exit code {code}",
                     hint="see what it said above, and try there what ssh would: ssh "
-                    f"{machine.ssh} {self._edgellm} --version",
+                    f"{started.machine.ssh} {self._edgellm} --version",
                 )
 
     def _end(self) -> None:
-        for _, process in self._running:
-            assert process.stdin is not None, "it is a pipe"
+        for started in self._running:
+            assert started.process.stdin is not None, "it is a pipe"
             with suppress(BrokenPipeError):
-                process.stdin.close()
-        for _, process in self._running:
+                started.process.stdin.close()
+        for started in self._running:
             try:
-                process.wait(_END_SECONDS)
+                started.process.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                started.process.kill()
+                started.process.wait()
+            started.saying.join(_SAID_SECONDS)
 
 
 def join_words(machine: Machine, model: str, secret: str) -> list[str]:

@@ -63,7 +63,7 @@ def start(
                 f"on the machine at {machine.address.host}, beside a copy of {secret_file(path)}: "
                 f"{edgellm} {words}"
             )
-    with StartedMachines(machines, model, secret, edgellm=edgellm) as started:
+    with StartedMachines(machines, model, secret, edgellm=edgellm, say=terminal.note) as started:
         started.wait_until_ready(wait)
         terminal.note(f"all are there: edgellm chat {model} --machines {hosts}; Ctrl-C ends them")
         started.watch()

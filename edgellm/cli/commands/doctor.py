@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from typer import Argument, Option
 
@@ -61,4 +61,20 @@ def doctor(
             from edgellm.console.diagnosis_view import show_peers
 
             show_peers(measured)
-    return int(not diagnosis.passed or any(peer.error for peer in measured))
+    if peers is not None and (missed := [peer.number for peer in measured if peer.error]):
+        _raise_missed(peers, missed)
+    return int(not diagnosis.passed)
+
+
+def _raise_missed(hosts: str, numbers: list[int]) -> NoReturn:
+    """Raise MachineError, which names the machines that were not measured."""
+    from edgellm.distributed.links.machines import read_machines
+    from edgellm.errors import MachineError
+
+    machines = read_machines(given_path(hosts))
+    names = ", ".join(f"{number} ({machines[number - 1].name})" for number in numbers)
+    raise MachineError(
+        f"machines that could not be measured: {names}",
+        hint="edgellm cluster status HOSTS says which are there; edgellm cluster start MODEL HOSTS "
+        "starts them",
+    )

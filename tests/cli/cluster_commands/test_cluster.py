@@ -12,12 +12,18 @@ import threading
 import time
 
 import pytest
+from support.clusters import members
 from support.member_processes import one_member
 from support.ports import free_ports
 from support.processes import started
 
 from edgellm.cli.app import main
 from edgellm.cli.cluster_commands.join import wait_for_end
+from edgellm.distributed import start
+from edgellm.distributed.links.machines import read_machines, secret_file
+from edgellm.distributed.links.secret import new_secret
+from edgellm.distributed.parts import digests
+from edgellm.errors import MachineError
 
 EDGELLM = shlex.join([sys.executable, "-m", "edgellm"])
 
@@ -72,7 +78,9 @@ def test_start_status_generate_and_the_end(folder, tmp_path, ssh, edgellm):
     words += ["--edgellm", EDGELLM]
     with started(words, stderr=subprocess.PIPE, text=True) as cluster:
         said = ""
-        while "all are there" not in said:
+        expected = ["all are there"]
+        expected += [f"other{port}: {folder}: waiting at 127.0.0.1:{port}" for port in ports]
+        while not all(words in said for words in expected):
             line = cluster.stderr.readline()
             assert line, said
             said += line
@@ -94,16 +102,40 @@ def test_start_status_generate_and_the_end(folder, tmp_path, ssh, edgellm):
             socket.create_connection(("127.0.0.1", port))
     code, _, said = edgellm("cluster", "status", hosts)
     assert code == 1
-    assert "2 of 2 machines are not there" in said
+    assert "2 of 2 machines cannot be used: " + ", ".join(f"other{port}" for port in ports) in said
 
 
 def test_a_machine_that_cannot_start_is_named(folder, tmp_path, ssh, edgellm):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        hosts = hosts_of(tmp_path / "hosts.json", [taken.getsockname()[1]])
+        port = taken.getsockname()[1]
+        hosts = hosts_of(tmp_path / "hosts.json", [port])
         code, _, said = edgellm("cluster", "start", folder, hosts, "--edgellm", EDGELLM)
     assert code == 1
-    assert "cannot listen" in said
-    assert "edgellm has ended on machine other" in said
+    listens = f"other{port}: error: this machine cannot listen at 127.0.0.1:{port}"
+    ended = f"edgellm has ended on machine other{port}, with exit code 1"
+    assert said.index(listens) < said.index(ended)
+
+
+def test_another_version_and_another_secret_are_said(folder, tmp_path, monkeypatch, edgellm):
+    with members(folder, tmp_path, ["500MB"]) as hosts:
+        machine, secret = read_machines(hosts)[1], secret_file(hosts).read_text().strip()
+        assert edgellm("cluster", "status", hosts)[0] == 0
+        for module in (digests, start):
+            monkeypatch.setattr(module, "versions", lambda: {"edgellm": "0.0.9", "mlx": "0"})
+        code, table, said = edgellm("cluster", "status", hosts)
+        assert code == 1
+        assert f"machine {machine.name} has edgellm" in table
+        assert "and this one has 0.0.9" in table
+        assert f"1 of 1 machines cannot be used: {machine.name}" in said
+        with (
+            start.StartedMachines([machine], "model", secret, edgellm="", say=print) as begun,
+            pytest.raises(MachineError, match=r"this one has 0\.0\.9"),
+        ):
+            begun.wait_until_ready(20)
+        secret_file(hosts).write_text(f"{new_secret()}\n")
+        code, table, said = edgellm("cluster", "status", hosts)
+        assert code == 1
+        assert f"machine {machine.name} has another secret" in table
 
 
 def test_machines_started_by_hand_are_told_how(folder, tmp_path, edgellm):

@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from support.clusters import write_hosts
+from support.ports import free_ports
+
+from edgellm.distributed.links.secret import new_secret
 
 
 def test_doctor_finds_this_machine_well(run, tmp_path):
@@ -34,3 +38,14 @@ def test_doctor_wants_a_folder(run, tmp_path):
         f"error: there is no folder {tmp_path / 'nowhere'}\n\n"
         "hint: name a folder on the disk to measure\n",
     )
+
+
+@pytest.mark.slow
+def test_machines_that_could_not_be_measured_are_named_beside_the_block(run, tmp_path):
+    [port] = free_ports(1)
+    hosts = write_hosts(tmp_path, [port], new_secret())
+    code, out, err = run("doctor", tmp_path, "--peers", hosts)
+    assert code == 1
+    assert "machine 2: machine 2 cannot be reached at its address" in out
+    assert str(port) not in out
+    assert f"error: machines that could not be measured: 2 (127.0.0.1:{port})" in err
