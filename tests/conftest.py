@@ -29,6 +29,8 @@ def pytest_configure(config):
     run of the same kernels does.
     """
     sys.addaudithook(refuse_network)
+    # no power is cut here, and thousands of flushes to a disk are waited for
+    os.fsync = os.fstat
     if "PYTEST_XDIST_WORKER" in os.environ:
         return  # it has the environment of the process that started it
     # A shell starts what is to run in the background with this signal ignored, and so would be the

@@ -96,8 +96,8 @@ def test_draft_tokens_are_held_to_the_grammar(llm):
         answer = drafting.generate("Once", grammar=grammar, max_tokens=120)
         assert answer.text == plain
         drawn = [
-            drafting.generate("Once", grammar=grammar, temperature=1.0, max_tokens=120)
-            for _ in range(2)
+            drafting.generate("Once", grammar=grammar, temperature=1.0, seed=seed, max_tokens=120)
+            for seed in range(2)
         ]
     assert all(map(is_valid, drawn))
     stats = [one.tokens[-1].stats for one in (answer, *drawn)]
