@@ -1,6 +1,6 @@
 """Measure training on two machines, where the second is a process on this one.
 
-    python -m edgellm.bench.studies.clusters.training MODEL [--memory SIZE] [--kinds lora,dora,dpo]
+    python -m edgellm.bench.studies.clusters.training MODEL [--memory SIZE] [--kinds lora,dora,dpo,full]
         [--batch 8] [--tokens 128] [--steps 6] [--rounds 3] [--on q,v] [--rank 16]
         [--activations float]
 
@@ -38,6 +38,7 @@ from edgellm.training.run.train import TrainRequest, open_run
 from edgellm.training.together.shares import FIRST_STEPS
 
 KINDS = ("lora", "dora", "dpo")
+"""``full`` is another one, for small models that are not quantized."""
 
 WORDS = ("the", "a", "cat", "dog", "ball", "sun", "sea", "moon", "said", "went", "saw", "and")
 
@@ -62,7 +63,7 @@ class Case:
 
     Args:
         asked: the options.
-        kind: one of ``KINDS``.
+        kind: one of ``KINDS``, or ``full``.
         place: a folder for its files.
         hosts: names the machines.
     """
@@ -81,6 +82,7 @@ class Case:
             folder=self._place / f"derivatives-{self._kind}-{machines}",
             settings=TrainSettings(
                 stage="dpo" if self._kind == "dpo" else "sft",
+                method="full" if self._kind == "full" else "lora",
                 lora=LoraSettings(
                     rank=asked.rank,
                     targets=targets_named(asked.on),
@@ -120,7 +122,10 @@ class Case:
         words = [sys.executable, "-m", "edgellm", "train", asked.model, str(self._data), str(out)]
         words += ["--threads", "1", "--answers", "0", "--batch", str(asked.batch)]
         words += ["--steps", str(asked.steps), "--max-tokens", str(asked.tokens)]
-        words += ["--rank", str(asked.rank), "--on", asked.on, "--dropout", "0"]
+        if self._kind == "full":
+            words += ["--full"]
+        else:
+            words += ["--rank", str(asked.rank), "--on", asked.on, "--dropout", "0"]
         words += {"dora": ["--dora"], "dpo": ["--stage", "dpo"]}.get(self._kind, [])
         words += ["--memory", asked.memory, "--template", "plain"]
         words += ["--activations", asked.activations]
