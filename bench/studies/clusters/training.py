@@ -1,8 +1,8 @@
 """Measure training on two machines, where the second is a process on this one.
 
-    python -m edgellm.bench.studies.clusters.training MODEL [--memory SIZE] [--kinds lora,dora,dpo,full]
-        [--batch 8] [--tokens 128] [--steps 6] [--rounds 3] [--on q,v] [--rank 16]
-        [--activations float]
+    python -m edgellm.bench.studies.clusters.training MODEL [--memory SIZE]
+        [--kinds lora,dora,dpo,full] [--batch 8] [--tokens 128] [--steps 6] [--rounds 3] [--on q,v]
+        [--rank 16] [--activations float]
 
 Each round runs the steps alone and with the other machine, in turns, one thread a process. Reported
 are, of each kind: by how much losses and derivatives differ from those of one machine, from the

@@ -37,6 +37,9 @@ MEASURED_NUMBERS = 16_000_000
 SECONDS, MOST_REPEATS = 0.5, 21
 """That measuring may take, once it has begun, and times that the layer is gone through."""
 
+LEAST_REPEATS = 3
+"""Of a small model's step, which is short: other programs may get between one."""
+
 ASSUMED_CPU, ASSUMED_GPU = 1e11, 4e12
 """Operations a second of a machine that cannot be measured."""
 
@@ -105,16 +108,16 @@ def measure_rate_of_all(
     tokens = max(2, min(tokens, MOST_TOKENS))
     batch = MicroBatch.of([TrainingSequence((0,) * tokens, (0,) * tokens)])
     model = LearnedModel(config, engine_for(load), keeps_results=True)
-    seconds = _median_seconds(lambda: model.gradients([batch], numbers))
+    seconds = _median_seconds(lambda: model.gradients([batch], numbers), least=LEAST_REPEATS)
     ours = layers * layer_numbers(checkpoint) + config.vocab_size * config.hidden_size
     return ArithmeticRate(OPERATIONS_OF_ALL * ours * tokens / seconds, measured=True)
 
 
-def _median_seconds(step: Callable[[], object]) -> float:
-    """Return the time that a step takes."""
+def _median_seconds(step: Callable[[], object], *, least: int = 1) -> float:
+    """Return the time that a step takes, of ``least`` times or more."""
     step()  # compiles, and touches memory
     times: list[float] = []
-    while sum(times) < SECONDS and len(times) < MOST_REPEATS:
+    while len(times) < least or (sum(times) < SECONDS and len(times) < MOST_REPEATS):
         begun = time.perf_counter()
         step()
         times.append(time.perf_counter() - begun)

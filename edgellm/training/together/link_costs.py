@@ -46,7 +46,7 @@ def said_of_links(
     )
     said = [f"each step sends {size(nbytes)} to each machine, and gets as much back: {each}"]
     alone, together = tokens * paces[0], best_seconds(tokens, paces, trips)
-    step = f"a step of {plural(tokens, 'token')}"
+    step = f"a step of {plural(tokens, 'token')}, the most it may have,"
     if together < alone:
         said.append(
             f"{step} takes {seconds(together)} on all of them, and {seconds(alone)} on this "
