@@ -18,7 +18,7 @@ from edgellm.training.data.conversations import Template
 from edgellm.training.data.records import Record, read_records
 from edgellm.training.data.rendering import render
 from edgellm.training.low_rank import LoraSettings
-from edgellm.training.micro_batch import TrainingSequence
+from edgellm.training.micro_batch import TrainingSequence, token_ids
 from edgellm.training.run.order import step_items
 
 
@@ -59,7 +59,10 @@ class Task:
 
     def as_order(self) -> Mapping[str, Any]:
         """Return it as a message to a worker."""
-        return asdict(self)
+        order = asdict(self)
+        for one in order["sequences"]:
+            one["tokens"], one["targets"] = list(one["tokens"]), list(one["targets"])
+        return order
 
     @classmethod
     def of_order(cls, order: Mapping[str, Any]) -> Task:
@@ -69,7 +72,7 @@ class Task:
             folder=order["folder"],
             technique=Technique(**order["technique"]),
             sequences=tuple(
-                TrainingSequence(tuple(one["tokens"]), tuple(one["targets"]), one["number"])
+                TrainingSequence(token_ids(one["tokens"]), token_ids(one["targets"]), one["number"])
                 for one in order["sequences"]
             ),
             settings=TaskSettings(**settings),

@@ -24,6 +24,9 @@ MAX_ITEMS = 20_000_000
 DOCUMENT_END = "<|endoftext|>"
 """Between the documents of a plain text file."""
 
+BLANK = " \t\r\n"
+"""Characters between values of JSON."""
+
 TEXT_SUFFIXES = {".txt", ".text", ".md"}
 
 PACKED = {
@@ -109,6 +112,10 @@ class _Reader:
         ]
         if lines:
             _refuse_tables(self.path, lines)
+        if lines and _begins_an_object(lines[0][1]):
+            whole = self._objects()
+            if whole is not None:
+                return whole
         rows = []
         problems = Problems(self.path)
         for number, line in lines:
@@ -119,6 +126,29 @@ class _Reader:
         problems.raise_found()
         return rows
 
+    def _objects(self) -> list[Row] | None:
+        """Return a row for each object of objects that have several lines; None: it is not so."""
+        try:
+            text = self.data.decode("utf-8")
+        except UnicodeDecodeError:
+            return None  # whose line is told
+        decoder = json.JSONDecoder()
+        rows = []
+        place, counted, line = 0, 0, 1
+        while True:
+            while place < len(text) and text[place] in BLANK:
+                place += 1
+            if place == len(text):
+                return rows
+            line += text.count("\n", counted, place)
+            counted = place
+            try:
+                _, end = decoder.raw_decode(text, place)
+                rows.append(Row(line, self._object(text[place:end].encode())))
+            except (ValueError, RecursionError):
+                return None
+            place = end
+
     def listed(self) -> list[Row]:
         """Return the rows of a JSON list, each with the line that it begins in."""
         text = self._decoded()
@@ -128,7 +158,7 @@ class _Reader:
         place, line = text.index("[") + 1, 1
         counted = 0
         while True:
-            while place < len(text) and text[place] in " \t\r\n,":
+            while place < len(text) and text[place] in f"{BLANK},":
                 place += 1
             line += text.count("\n", counted, place)
             counted = place
@@ -187,6 +217,17 @@ def _not_utf8(line: bytes) -> int | None:
     except UnicodeDecodeError as error:
         return error.start
     return None
+
+
+def _begins_an_object(line: bytes) -> bool:
+    """Return whether a line begins an object that it does not end."""
+    if not line.lstrip().startswith(b"{"):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _refuse_tables(path: Path, lines: list[tuple[int, bytes]]) -> None:

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +18,14 @@ NOT_ASKED = -1
 """The target of a token after which nothing is learned."""
 
 Ints = npt.NDArray[np.int64]
+
+TokenIds: TypeAlias = "array[int]"
+"""Token ids of 4 bytes each, of which a data set has millions; a tuple takes ten times as much."""
+
+
+def token_ids(ids: Iterable[int]) -> TokenIds:
+    """Return token ids as a sequence has them. Raises OverflowError: one has more than 4 bytes."""
+    return array("i", ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +38,8 @@ class TrainingSequence:
         number: of the sequence among all, which its dropout follows from.
     """
 
-    tokens: tuple[int, ...]
-    targets: tuple[int, ...]
+    tokens: TokenIds
+    targets: TokenIds
     number: int = 0
 
     @property
@@ -39,7 +50,12 @@ class TrainingSequence:
     @property
     def asked(self) -> int:
         """Tokens that are learned."""
-        return sum(target != NOT_ASKED for target in self.targets)
+        return len(self.targets) - self.targets.count(NOT_ASKED)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(map(sys.getsizeof, (self, self.tokens, self.targets, self.number)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from edgellm.converters import convert
 from edgellm.settings import LoadSettings
 from edgellm.training.kept_inputs import InputsOnDisk
 from edgellm.training.low_rank import LoraSettings, targets_named
-from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
+from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence, token_ids
 from edgellm.training.trained_model import LayersInMemory, OpenModel
 
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.0, targets=targets_named("all"))
@@ -49,7 +49,7 @@ def sequences(lengths=(9, 17, 5, 12), vocabulary=300, seed=0):
         tokens = draws.integers(5, vocabulary, length).tolist()
         targets = [*tokens[1:], NOT_ASKED]
         targets[: length // 3] = [NOT_ASKED] * (length // 3)
-        made.append(TrainingSequence(tuple(tokens), tuple(targets), number))
+        made.append(TrainingSequence(token_ids(tokens), token_ids(targets), number))
     return made
 
 

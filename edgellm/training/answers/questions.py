@@ -53,7 +53,8 @@ def choose_questions(
             break
         sequence = sequences[place]
         begin = _answer_begin(sequence)
-        tokens, rest = sequence.tokens[:begin], sequence.tokens[begin:][:LONGEST_EXPECTED]
+        tokens = tuple(sequence.tokens[:begin])
+        rest = sequence.tokens[begin:][:LONGEST_EXPECTED]
         if tokens and rest:
             answer = [token for token in rest if token not in ends]
             found[tokens] = Question(

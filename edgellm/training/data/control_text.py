@@ -15,6 +15,10 @@ MARK = "\ufdd1"
 """Stands before the control tokens that a template has written."""
 
 
+TEXTS = ("content", "reasoning_content")
+"""The fields of a message that hold text of a record."""
+
+
 class ControlText:
     """Knows the control tokens of a tokenizer, and holds records' text apart from them.
 
@@ -35,7 +39,7 @@ class ControlText:
     def held(self, record: Record) -> Record | None:
         """Return a record whose text spells no control token any more; None: that cannot be."""
         texts = [record.text, *(record.instruction or ())]
-        texts += [message["content"] for message in record.messages]
+        texts += [message[name] for message in record.messages for name in TEXTS if name in message]
         if not any(self._control.search(text) for text in texts):
             return record
         shortest = min(len(found) for text in texts for found in self._control.findall(text))
@@ -49,7 +53,7 @@ class ControlText:
             text=self._hold(record.text),
             instruction=instruction,
             messages=tuple(
-                {**message, "content": self._hold(message["content"])}
+                {name: self._hold(own) if name in TEXTS else own for name, own in message.items()}
                 for message in record.messages
             ),
         )

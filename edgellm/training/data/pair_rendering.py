@@ -27,10 +27,15 @@ def render_pairs(
         FormatError: a chat template refuses a record; says its line.
     """
     control = ControlText(tokenizer)
-    found = Rendered()
+    found = Rendered(paired=True)
     for pair in pairs:
         both = [
-            Record(pair.line, (*pair.prompt, *answer), instruction=pair.instruction)
+            Record(
+                pair.line,
+                (*pair.prompt, *answer),
+                instruction=pair.instruction,
+                tools=pair.tools,
+            )
             for answer in (pair.chosen, pair.rejected)
         ]
         held = [own for record in both if (own := control.held(record)) is not None]

@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.files.given_path import given_path
-from edgellm.files.strict_json import quoted
 from edgellm.row_files.problems import BadRow, Problems
 from edgellm.row_files.reading import read_rows
-from edgellm.training.data.records import Message, messages_of, request_of, system_of
+from edgellm.training.data.messages import (
+    Message,
+    history_of,
+    messages_of,
+    said,
+    shown,
+    system_of,
+    tools_of,
+)
+from edgellm.training.data.records import request_of, single_request
 
 EXAMPLE = '{"prompt": "...", "chosen": "...", "rejected": "..."}'
 FORMS = f"write a record as {EXAMPLE}, with texts or lists of messages"
 
-ANSWERS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
+ANSWERS = (
+    ("chosen", "rejected"),
+    ("chosen_response", "rejected_response"),
+    ("preferred_output", "non_preferred_output"),
+)
 """What data sets call the answer that was preferred, and the other."""
 
 DIALOGUE = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -35,6 +47,7 @@ class PairRecord:
         chosen: the messages of the answer that was preferred.
         rejected: those of the other.
         instruction: a request of a single turn, and its input, as Alpaca's template has them.
+        tools: that the assistant may call, in OpenAI's form, for the chat template.
     """
 
     line: int
@@ -42,6 +55,7 @@ class PairRecord:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     instruction: tuple[str, str] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_pairs(path: str | Path) -> list[PairRecord]:
@@ -65,22 +79,30 @@ def read_pairs(path: str | Path) -> list[PairRecord]:
 
 def _pair(fields: Mapping[str, Any], line: int) -> PairRecord:
     better, worse = _answers(fields)
+    given = fields.get("input")
+    if isinstance(given, dict) and "messages" in given:  # as OpenAI's files have it
+        fields = given
     prompt, instruction = _prompt(fields)
     if prompt is None and isinstance(better, str) and isinstance(worse, str):
         shared = _shared_text(better, worse)
         if shared and not DIALOGUE.match(better):
-            prompt, instruction = (_said("user", shared),), (shared, "")
+            prompt, instruction = (said("user", shared),), (shared, "")
             better, worse = better[len(shared) :], worse[len(shared) :]
     chosen, rejected = _conversation(better, "chosen"), _conversation(worse, "rejected")
     if any(messages[0]["role"] != "assistant" for messages in (chosen, rejected)):
         # whole conversations, beside which a prompt says nothing new
         count = _shared(chosen, rejected)
         prompt, chosen, rejected = chosen[:count], chosen[count:], rejected[count:]
-        instruction = _single_request(prompt)
+        instruction = single_request(prompt)
     if not prompt:
         raise BadRow("it has no prompt that both answers follow", hint=FORMS)
     return PairRecord(
-        line, prompt, _answer(chosen, "chosen"), _answer(rejected, "rejected"), instruction
+        line,
+        prompt,
+        _answer(chosen, "chosen"),
+        _answer(rejected, "rejected"),
+        instruction,
+        tools_of(fields),
     )
 
 
@@ -99,20 +121,20 @@ def _prompt(
     for key in ("prompt", "messages", "conversations"):
         if isinstance(fields.get(key), list):
             messages = messages_of(fields[key], key)
-            return messages, _single_request(messages)
+            return messages, single_request(messages)
     found = request_of(fields)
     if found is None:
         return None, None
     request, given = found
     if DIALOGUE.match(request):
         turns = _dialogue(request)
-        if turns[-1] == _said("assistant", ""):  # where the answers follow
+        if turns[-1] == said("assistant", ""):  # where the answers follow
             turns = turns[:-1]
         return turns, None
-    prompt = (_said("user", f"{request}\n\n{given}" if given else request),)
-    system = system_of(fields)
-    if system:
-        return (*system, *prompt), None
+    prompt = (said("user", f"{request}\n\n{given}" if given else request),)
+    before = (*system_of(fields), *history_of(fields))
+    if before:
+        return (*before, *prompt), None
     return prompt, (request, given)
 
 
@@ -121,18 +143,18 @@ def _conversation(answer: object, name: str) -> tuple[Message, ...]:
     if isinstance(answer, str):
         if DIALOGUE.match(answer):
             return _dialogue(answer)
-        return (_said("assistant", answer),)
+        return (said("assistant", answer),)
     if isinstance(answer, dict):
         answer = [answer]
     if not isinstance(answer, list):
-        raise BadRow(f"{name} is {quoted(answer)}; it must be a text or messages", hint=FORMS)
+        raise BadRow(f"{name} is {shown(answer)}; it must be a text or messages", hint=FORMS)
     return messages_of(answer, name)
 
 
 def _dialogue(text: str) -> tuple[Message, ...]:
     _, *parts = DIALOGUE.split(text)
     return tuple(
-        _said(SPEAKERS[speaker], content.strip())
+        said(SPEAKERS[speaker], content.strip())
         for speaker, content in zip(parts[::2], parts[1::2], strict=True)
     )
 
@@ -148,12 +170,6 @@ def _answer(messages: Sequence[Message], name: str) -> tuple[Message, ...]:
     return tuple(messages[: ends[-1]])
 
 
-def _single_request(prompt: Sequence[Message]) -> tuple[str, str] | None:
-    if len(prompt) == 1 and prompt[0]["role"] == "user":
-        return prompt[0]["content"], ""
-    return None
-
-
 def _shared(one: Sequence[object], two: Sequence[object]) -> int:
     """Return how many messages or characters both begin with."""
     differ = (place for place, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1])
@@ -164,7 +180,3 @@ def _shared_text(one: str, two: str) -> str:
     """Return the whole words that both texts begin with."""
     shared = one[: _shared(one, two)]
     return shared[: max(shared.rfind(" "), shared.rfind("\n"), 0)]
-
-
-def _said(role: str, content: str) -> Message:
-    return {"role": role, "content": content}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.chat.messages import FIELDS, checked_messages
-from edgellm.errors import ConfigError
 from edgellm.files.given_path import given_path
-from edgellm.files.strict_json import quoted
 from edgellm.row_files.problems import BadRow, Problems
 from edgellm.row_files.reading import read_rows
+from edgellm.training.data.messages import (
+    Message,
+    conversation_in,
+    history_of,
+    messages_of,
+    said,
+    shown,
+    silent_places,
+    system_of,
+    text_of,
+    tools_of,
+)
 
 EXAMPLE = (
     '{"messages": [...]}, {"instruction": "...", "output": "..."}, '
@@ -21,19 +29,15 @@ EXAMPLE = (
 )
 FORMS = f"write a record as one of {EXAMPLE}"
 
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-ROLES |= {"system": "system", "tool": "tool", "model": "assistant", "bot": "assistant"}
-
-Message = Mapping[str, Any]
-"""A message of a conversation, in OpenAI's form: role, content, calls of tools."""
-
-ANSWERS = ("completion", "response", "answer", "output", "solution")
-PROMPTS = ("prompt", "question", "query", "problem")
+ANSWERS = ("completion", "response", "answer", "output", "solution", "target", "targets")
 INPUTS = ("input", "context")
 """What an instruction is about: as Alpaca calls it, and as Dolly does."""
 
-SYSTEM = ("system", "system_prompt")
-"""What comes before a conversation or a request, as ShareGPT and OpenOrca have it."""
+PROMPTS = ("prompt", "question", "query", "problem", "input", "inputs")
+"""What is asked, where there is no instruction."""
+
+WHOLE = ("prompt", "inputs")
+"""Those of them that hold what they are about, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +91,18 @@ def request_of(fields: Mapping[str, Any]) -> tuple[str, str] | None:
         return text_of(fields, "instruction"), "" if given is None else text_of(fields, given)
     for name in PROMPTS:
         if name in fields:
-            return text_of(fields, name), ""
+            about = [other for other in INPUTS if other != name and fields.get(other) is not None]
+            if name in WHOLE or not about:
+                return text_of(fields, name), ""
+            return text_of(fields, name), text_of(fields, about[0])
     return None
 
 
-def messages_of(found: object, name: str = "messages") -> tuple[Message, ...]:
-    """Return the messages of a list, their roles in our words.
-
-    Raises:
-        BadRow: it is no list of messages.
-    """
-    if not isinstance(found, list) or not found:
-        raise BadRow(f"{name} is {quoted(found)}; it must be a list", hint=FORMS)
-    messages = []
-    for number, one in enumerate(found, 1):
-        role = None
-        if isinstance(one, dict):
-            role = ROLES.get(str(one.get("role") or one.get("from")))
-        if role is None:
-            raise BadRow(
-                f"message {number} is {quoted(one)}",
-                hint='write {"role": "user", "content": "..."}; roles are system, user, assistant',
-            )
-        # files have many a field of their own beside those of a message
-        own = {field: one[field] for field in FIELDS if field in one}
-        try:
-            messages += checked_messages([{"content": one.get("value"), **own, "role": role}])
-        except ConfigError as error:
-            raise BadRow(f"message {number}: {error.message}", hint=error.hint or FORMS) from error
-    return tuple(messages)
-
-
-def text_of(fields: Mapping[str, Any], name: str) -> str:
-    """Return a field that must be a text. Raises BadRow."""
-    value = fields[name]
-    if not isinstance(value, str):
-        raise BadRow(f"{name} is {quoted(value)}; it must be a text", hint="mend it, or drop it")
-    return value
+def single_request(messages: Sequence[Message]) -> tuple[str, str] | None:
+    """Return the request of messages that are one, as templates of a single turn have it."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"], ""
+    return None
 
 
 def _records(fields: Mapping[str, Any], line: int) -> list[Record]:
@@ -132,83 +111,94 @@ def _records(fields: Mapping[str, Any], line: int) -> list[Record]:
     if isinstance(instances, list) and instances:  # as Self-Instruct has them
         rows = [one for one in instances if isinstance(one, dict)]
         if len(rows) < len(instances):
-            raise BadRow(f"instances is {quoted(instances)}; each must be an object", hint=FORMS)
+            raise BadRow(f"instances is {shown(instances)}; each must be an object", hint=FORMS)
         return [_record({**fields, **one}, line) for one in rows]
     return [_record(fields, line)]
 
 
 def _record(fields: Mapping[str, Any], line: int) -> Record:
-    for key in ("messages", "conversations"):
-        if key in fields:
-            return _conversation(fields, key, line)
+    found = conversation_in(fields)
+    if found is not None:
+        return _conversation(fields, *found, line)
     if "text" in fields and "instruction" not in fields:
         text = text_of(fields, "text")
         if not text:
             raise BadRow("text is empty", hint="drop the record")
         return Record(line, text=text)
+    if isinstance(fields.get("prompt"), list):
+        return _asked_in_messages(fields, line)
     request = request_of(fields)
     if request is None:
-        raise BadRow(f"it has no prompt, but {_known(fields)}", hint=FORMS)
-    answer = text_of(fields, _answer(fields))
+        raise BadRow(f"it has no prompt, but {_known(fields)}", hint=_hint(fields))
+    answers = _answers(fields)
     asked, given = request
-    prompt = f"{asked}\n\n{given}" if given else asked
-    system = system_of(fields)
-    if system:
-        return Record(line, messages=(*system, *_turn(prompt, answer)))
-    return Record(line, messages=_turn(prompt, answer), instruction=request)
+    prompt = said("user", f"{asked}\n\n{given}" if given else asked)
+    before = (*system_of(fields), *history_of(fields))
+    # what Alpaca's template has no place for is a conversation
+    instruction = request if not before and len(answers) == 1 else None
+    return Record(
+        line, (*before, prompt, *answers), instruction=instruction, tools=tools_of(fields)
+    )
 
 
-def _conversation(fields: Mapping[str, Any], key: str, line: int) -> Record:
-    messages = list(messages_of(fields[key], key))
+def _conversation(fields: Mapping[str, Any], key: str, found: list[Any], line: int) -> Record:
+    if not found:
+        return Record(line)  # as some of ShareGPT's are
+    messages = list(messages_of(found, key))
     if messages[0]["role"] != "system":
         messages = [*system_of(fields), *messages]
-    first = len(messages) - len(fields[key])
-    silent = frozenset(
-        place
-        for place, one in enumerate(fields[key], first)
-        if one.get("weight") == 0  # as files for OpenAI's fine-tuning have it
-    )
+    silent = silent_places(found, len(messages) - len(found))
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()  # nothing after the last answer is learned
-    return Record(line, messages=tuple(messages), tools=_tools(fields), silent=silent)
+    tools = tools_of(fields)
+    instruction = single_request(messages[:-1]) if messages and not tools else None
+    return Record(line, tuple(messages), instruction=instruction, tools=tools, silent=silent)
 
 
-def system_of(fields: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Return the message that a field of its own puts before the others, if there is one."""
-    for name in SYSTEM:
-        if fields.get(name):
-            return ({"role": "system", "content": text_of(fields, name)},)
-    return ()
+def _asked_in_messages(fields: Mapping[str, Any], line: int) -> Record:
+    """Return a record whose prompt is a conversation, as TRL has it; the completion is learned."""
+    prompt, answers = messages_of(fields["prompt"], "prompt"), _answers(fields)
+    tools = tools_of(fields)
+    instruction = single_request(prompt) if len(answers) == 1 and not tools else None
+    silent = frozenset(range(len(prompt)))
+    return Record(line, (*prompt, *answers), instruction=instruction, tools=tools, silent=silent)
 
 
-def _tools(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    tools = fields.get("tools") or ()
-    if isinstance(tools, str):  # many files have the list as JSON
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            tools = None
-    if not isinstance(tools, list | tuple) or not all(isinstance(one, dict) for one in tools):
-        raise BadRow(
-            f"tools is {quoted(fields['tools'])}; it must be a list of objects",
-            hint="write tools in OpenAI's form, or drop the field",
-        )
-    return tuple(tools)
-
-
-def _turn(prompt: str, answer: str) -> tuple[Message, ...]:
-    return ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
-
-
-def _answer(fields: Mapping[str, Any]) -> str:
+def _answers(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    """Return what is answered: a text, or messages without those after the last answer."""
     for name in ANSWERS:
         if name in fields:
-            return name
+            break
+    else:
+        raise _without_answer(fields)
+    given = fields[name]
+    if not isinstance(given, list) or not any(isinstance(one, dict) for one in given):
+        return (said("assistant", text_of(fields, name)),)
+    messages = messages_of(given, name)
+    ends = [place for place, one in enumerate(messages, 1) if one["role"] == "assistant"]
+    if not ends:
+        raise BadRow(f"{name} holds no message of the assistant", hint=FORMS)
+    return messages[: ends[-1]]
+
+
+def _without_answer(fields: Mapping[str, Any]) -> BadRow:
     hint = FORMS
     if {"chosen", "rejected"} <= fields.keys():
         hint = "it is a preference: train with --stage dpo"
-    raise BadRow(f"it has no {ANSWERS[0]}, but {_known(fields)}", hint=hint)
+    return BadRow(f"it has no {ANSWERS[0]}, but {_known(fields)}", hint=hint)
+
+
+def _hint(fields: Mapping[str, Any]) -> str:
+    """Return what to do about a record of no form that is known."""
+    for name, value in fields.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            return (
+                f"where its records are in {shown(name)}, make a file of them: python -c "
+                f"\"import json; print(json.dumps(json.load(open('FILE'))[{shown(name)}]))\" "
+                "> RECORDS.json"
+            )
+    return FORMS
 
 
 def _known(fields: Mapping[str, Any]) -> str:
-    return ", ".join(list(fields)[:10]) or "none"
+    return ", ".join(list(fields)[:10]) or "nothing at all"

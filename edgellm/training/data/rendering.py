@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from edgellm.tokenizer import Tokenizer
 from edgellm.training.data.control_text import ControlText
 from edgellm.training.data.conversations import Part, Template, conversation, text_of
 from edgellm.training.data.records import Record
-from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
+from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence, token_ids
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Rendered:
         equal: lines of pairs whose two answers are the same tokens; they are left out, too.
         parted: conversations of which each answer is a sequence of its own.
         text_bytes: of texts that are learned whole, in UTF-8.
+        paired: whether each two sequences are a pair of preferences.
     """
 
     sequences: list[TrainingSequence] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Rendered:
     equal: list[int] = field(default_factory=list)
     parted: int = 0
     text_bytes: int = 0
+    paired: bool = False
 
     @property
     def tokens(self) -> int:
@@ -52,9 +55,16 @@ class Rendered:
 
     @property
     def repeated(self) -> int:
-        """Sequences that are there already: the same tokens, and the same are learned."""
-        differ = {(one.tokens, one.targets) for one in self.sequences}
-        return len(self.sequences) - len(differ)
+        """Sequences or pairs that are there already: the same tokens, and the same are learned."""
+        digests = [_digest(one) for one in self.sequences]
+        if self.paired:
+            digests = [one + other for one, other in zip(digests[::2], digests[1::2], strict=True)]
+        return len(digests) - len(set(digests))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all sequences in memory."""
+        return sum(one.nbytes for one in self.sequences)
 
     def require_any(self, noun: str) -> None:
         """Raise ConfigError where nothing would be learned; it says why."""
@@ -77,9 +87,8 @@ class Rendered:
         if self.cut:
             said.append(f"cut at --max-tokens: {plural(self.cut, 'record')}")
         if repeated:
-            said.append(
-                f"there more than once, and {verb} as often: {plural(repeated, 'sequence')}"
-            )
+            noun = "pair" if self.paired else "sequence"
+            said.append(f"there more than once, and {verb} as often: {plural(repeated, noun)}")
         if self.parted:
             said.append(
                 f"of {plural(self.parted, 'record')} each answer is {verb} by itself: the chat "
@@ -117,6 +126,9 @@ def render(
     control = ControlText(tokenizer)
     found = Rendered()
     for given in records:
+        if not given.text and not given.messages:
+            found.left_out.append(given.line)
+            continue
         record = control.held(given)
         if record is None:
             found.control.append(given.line)
@@ -148,7 +160,7 @@ def as_template_has_it(record: Record, tokenizer: Tokenizer) -> str:
 
 def learned_whole(ids: Sequence[int], number: int) -> TrainingSequence:
     """Return a sequence of which all is learned."""
-    return TrainingSequence(tuple(ids), (*ids[1:], NOT_ASKED), number)
+    return TrainingSequence(token_ids(ids), token_ids((*ids[1:], NOT_ASKED)), number)
 
 
 def _parts(
@@ -185,7 +197,15 @@ def sequence(ids: Sequence[int], learned: Sequence[bool], number: int) -> Traini
         token if is_learned else NOT_ASKED
         for token, is_learned in zip(ids[1:], learned[1:], strict=True)
     ]
-    return TrainingSequence(tuple(ids), (*targets, NOT_ASKED), number)
+    return TrainingSequence(token_ids(ids), token_ids((*targets, NOT_ASKED)), number)
+
+
+def _digest(one: TrainingSequence) -> bytes:
+    """Return 16 bytes that tell sequences apart, in what is read and what is learned of it."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(one.tokens)
+    digest.update(one.targets)
+    return digest.digest()
 
 
 def _listed(lines: Sequence[int], noun: str) -> str:

@@ -13,6 +13,7 @@ from edgellm.training.data.rendering import (
     as_template_has_it,
     learned_whole,
 )
+from edgellm.training.micro_batch import token_ids
 
 
 def windows(records: Sequence[Record], tokenizer: Tokenizer, *, max_tokens: int) -> Rendered:
@@ -29,10 +30,11 @@ def windows(records: Sequence[Record], tokenizer: Tokenizer, *, max_tokens: int)
     control = ControlText(tokenizer)
     end = min(tokenizer.eos_token_ids, default=None)
     found = Rendered()
-    row: list[int] = []
-    # one object for each token of the vocabulary: texts have millions of them
-    known: dict[int, int] = {}
+    row = token_ids(())
     for given in records:
+        if not given.text and not given.messages:
+            found.left_out.append(given.line)
+            continue
         record = control.held(given)
         if record is None:
             found.control.append(given.line)
@@ -53,7 +55,7 @@ def windows(records: Sequence[Record], tokenizer: Tokenizer, *, max_tokens: int)
             continue
         if end is not None and ids[-1] not in tokenizer.eos_token_ids:
             ids = [*ids, end]
-        row += [known.setdefault(token, token) for token in ids]
+        row.extend(ids)
         found.text_bytes += len(text.replace(HELD, "").encode())
     for begin in range(0, len(row) - 1, max_tokens - 1):
         window = row[begin : begin + max_tokens]

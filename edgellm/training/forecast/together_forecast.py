@@ -156,7 +156,6 @@ def forecast_together(
             micro_tokens=settings.micro_tokens,
             longest=max(lengths),
             step_tokens=step_tokens,
-            data_tokens=0,
         )
     else:
         task = AdapterTask(

@@ -27,9 +27,6 @@ MOVED_COPIES = 6
 SUMMED_COPIES = 3
 """Of the largest array, as its derivatives are summed."""
 
-TOKEN_BYTES = 24
-"""Of a token of the data: it is in its sequence twice, as what is read and what is learned."""
-
 PROCESS_BYTES = 200 << 20
 """Python, MLX, NumPy and the tokenizer, before a model is there."""
 
@@ -111,7 +108,7 @@ def plan_full(
     *,
     micro_tokens: int,
     longest: int,
-    data_tokens: int = 0,
+    data: int = 0,
     copies: int = COPIES,
 ) -> FullMemory:
     """Return the memory of full fine-tuning; micro-batches are smaller where memory is.
@@ -123,7 +120,7 @@ def plan_full(
         budget: bytes of the process.
         micro_tokens: that go through the model together, at most.
         longest: tokens of the longest sequence.
-        data_tokens: of all sequences.
+        data: bytes of all sequences.
         copies: of each number.
 
     Raises:
@@ -132,7 +129,7 @@ def plan_full(
     for keeps_results in (True, False):
         for tokens in micro_sizes(max(micro_tokens, longest), longest):
             memory = _memory(
-                config, tokens, longest, data_tokens, keeps_results=keeps_results, copies=copies
+                config, tokens, longest, data, keeps_results=keeps_results, copies=copies
             )
             if memory.total <= budget:
                 return memory
@@ -153,7 +150,7 @@ def _memory(
     config: ModelConfig,
     tokens: int,
     longest: int,
-    data_tokens: int,
+    data: int,
     *,
     keeps_results: bool = False,
     copies: int = COPIES,
@@ -177,7 +174,7 @@ def _memory(
         count=count,
         numbers=copies * ITEM * count,
         spare=max(SUMMED_COPIES * ITEM * max(sizes), moved),
-        data=TOKEN_BYTES * data_tokens,
+        data=data,
         kept_inputs=kept_inputs,
         results=results,
         backward=backward,

@@ -51,6 +51,7 @@ class TrainingMemory:
             again; 0 where there is no room for them besides all layers.
         process: what a process takes without a model, with MLX's cache, the reads under way, and
             what answers before training leave.
+        data: of the tokens of all sequences.
         pinned: layers that stay.
         count: layers in all.
         micro_tokens: tokens that go through a layer together.
@@ -64,6 +65,7 @@ class TrainingMemory:
     kept_inputs: int
     backward: int
     process: int
+    data: int = 0
     results: int = 0
     pinned: int
     count: int
@@ -86,6 +88,7 @@ class TrainingMemory:
             "kept inputs": self.kept_inputs,
             "a layer's backward, or the head's": self.backward,
             "results that are not computed again": self.results,
+            "data": self.data,
             "process": self.process,
         }
         return {name: nbytes for name, nbytes in parts.items() if nbytes}
@@ -128,6 +131,7 @@ def plan_training(
     reference: bool = False,
     asks: bool = False,
     copies: int = COPIES,
+    data: int = 0,
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
@@ -144,11 +148,12 @@ def plan_training(
         reference: whether a step's tokens also go through the model as it was.
         asks: whether the model answers questions before it learns.
         copies: of the numbers that are learned.
+        data: bytes of all sequences.
 
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
     """
-    step = _Step(checkpoint, lora, step_tokens, longest, reference, asks, copies)
+    step = _Step(checkpoint, lora, step_tokens, longest, reference, asks, copies, data)
     least = step.fitting(budget, min(max(micro_tokens, longest), step_tokens))
     if least is None:
         total = step.least.total
@@ -195,6 +200,7 @@ class _Step:
         reference: whether its tokens also go through the model as it was.
         asks: whether the model answers questions before it learns.
         copies: of the numbers that are learned.
+        data: bytes of all sequences.
     """
 
     checkpoint: Checkpoint
@@ -204,6 +210,7 @@ class _Step:
     reference: bool
     asks: bool
     copies: int = COPIES
+    data: int = 0
 
     @property
     def changed(self) -> int:
@@ -264,6 +271,7 @@ class _Step:
             kept_inputs=states * input_bytes,
             backward=int(backward),
             process=PROCESS_BYTES + CACHE_BYTES + BOUNCE_BYTES + ANSWERS_BYTES * self.asks,
+            data=self.data,
             pinned=0,
             count=config.num_hidden_layers,
             micro_tokens=tokens,

@@ -18,7 +18,7 @@ from edgellm.training.full.passes import LearnedModel
 from edgellm.training.full.weights import number_shapes
 from edgellm.training.learners.token_loss import step_gradients
 from edgellm.training.low_rank import LoraSettings, initial_changes
-from edgellm.training.micro_batch import NOT_ASKED, MicroBatch, TrainingSequence
+from edgellm.training.micro_batch import NOT_ASKED, MicroBatch, TrainingSequence, token_ids
 from edgellm.training.trained_model import LayersInMemory, OpenModel
 
 OPERATIONS, OPERATIONS_OF_ALL = 6, 8
@@ -80,7 +80,7 @@ def measure_rate(
     tokens = max(2, min(tokens, MOST_TOKENS))
     # a token alone is asked for: the output matrix has little to do
     asked = (NOT_ASKED,) * (tokens - 2) + (0, NOT_ASKED)
-    batch = MicroBatch.of([TrainingSequence((0,) * tokens, asked)])
+    batch = MicroBatch.of([TrainingSequence(token_ids((0,) * tokens), token_ids(asked))])
     lora = replace(lora, layers=None, dora=False, ranks={}, alphas={}, left_out=())
     changes = initial_changes(one.config, lora, 0)
     opened = OpenModel(one, lora, LayersInMemory([0]), load)

@@ -31,13 +31,11 @@ class FullTask:
         micro_tokens: that go through the model together, at most.
         longest: tokens of the longest sequence.
         step_tokens: of a step, at most.
-        data_tokens: of all sequences that are there.
     """
 
     micro_tokens: int
     longest: int
     step_tokens: int
-    data_tokens: int
 
 
 class FullLearner:

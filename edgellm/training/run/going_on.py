@@ -61,7 +61,7 @@ def facts_of(
     """
     digest = hashlib.sha256()
     for sequence in data.sequences:
-        digest.update(repr((sequence.tokens, sequence.targets)).encode())
+        digest.update(repr((tuple(sequence.tokens), tuple(sequence.targets))).encode())
     settings = request.settings.by_option()
     # how a step is cut and how often it is saved change no number
     for name in ("micro_tokens", "save_every"):

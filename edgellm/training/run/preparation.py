@@ -13,7 +13,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.dialects.names import has_fused_layers
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.checkpoint.folder import open_folder
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, FormatError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
 from edgellm.settings import LoadSettings
@@ -155,12 +155,17 @@ def _rendered(
 ) -> Rendered:
     """Return the sequences that a stage makes of a file."""
     most = request.max_tokens
-    if request.settings.stage == "dpo":
-        return render_pairs(read_pairs(path), tokenizer, template=template, max_tokens=most)
-    records = read_records(path)
-    if request.settings.stage == "text":
-        return windows(records, tokenizer, max_tokens=most)
-    return render(records, tokenizer, template=template, max_tokens=most)
+    prefers = request.settings.stage == "dpo"
+    pairs, records = (read_pairs(path), []) if prefers else ([], read_records(path))
+    try:
+        if prefers:
+            return render_pairs(pairs, tokenizer, template=template, max_tokens=most)
+        if request.settings.stage == "text":
+            return windows(records, tokenizer, max_tokens=most)
+        return render(records, tokenizer, template=template, max_tokens=most)
+    except (ConfigError, FormatError) as error:
+        # it says the lines of records alone, and there may be two files of them
+        raise type(error)(f"{path}, {error.message}", hint=error.hint) from error
 
 
 def _items(request: TrainRequest, rendered: Rendered) -> Sequence[TrainingItem]:
@@ -193,11 +198,11 @@ def _of_all(
     """Plan to learn every number of a model, of sequences."""
     require_plain(checkpoint)
     lengths = sorted((one.length for one in sequences), reverse=True)
+    data = sum(one.nbytes for one in sequences)
     task = FullTask(
         micro_tokens=request.settings.micro_tokens,
         longest=lengths[0],
         step_tokens=sum(lengths[: request.settings.batch]),
-        data_tokens=sum(lengths),
     )
     folder = LearnedFolder(checkpoint, request.dtype)
     memory: Memory
@@ -214,7 +219,7 @@ def _of_all(
         ) -> FullLearner:
             return open_full(checkpoint, memory, load, folder=folder, look_up=look_up)
 
-        together = _together(request, checkpoint, task)
+        together = _together(request, checkpoint, task, data)
         memory, opened = together.memory, partial(together.open, open_own)
     else:
         memory = whole = plan_full(
@@ -222,16 +227,21 @@ def _of_all(
             budget_for(request.load),
             micro_tokens=task.micro_tokens,
             longest=task.longest,
-            data_tokens=task.data_tokens,
+            data=data,
         )
         opened = partial(open_full, checkpoint, whole, request.load, folder=folder)
     return _Planned(memory, len(number_shapes(checkpoint.config)), opened)
 
 
-def _together(request: TrainRequest, checkpoint: Checkpoint, task: Task) -> Together:
-    """Plan a task on several machines. Raises ConfigError, MachineError, MemoryBudgetError."""
+def _together(request: TrainRequest, checkpoint: Checkpoint, task: Task, data: int) -> Together:
+    """Plan a task on several machines, with bytes of data. Raises ConfigError, MachineError, MemoryBudgetError."""
     together = Together(
-        task, checkpoint, request.load, shares=request.shares, asks=request.answers > 0
+        task,
+        checkpoint,
+        request.load,
+        shares=request.shares,
+        asks=request.answers > 0,
+        data=data,
     )
     if request.answers:  # which take minutes: whoever is missing is missed before
         together.check()
@@ -249,6 +259,7 @@ def _of_adapter(
     settings = request.settings
     prefers = settings.stage == "dpo"
     lengths = sorted((item.length for item in items), reverse=True)
+    data = sum(one.nbytes for one in sequences)
     task = AdapterTask(
         lora=settings.lora,
         beta=settings.beta if prefers else None,
@@ -267,7 +278,7 @@ def _of_adapter(
     memory: Memory
     opened: Callable[[], Learner[Any]]
     if request.load.machines is not None:
-        together = _together(request, checkpoint, task)
+        together = _together(request, checkpoint, task, data)
         memory, opened = together.memory, partial(together.open, opened_as, start)
     else:
         memory = own = plan_training(
@@ -279,6 +290,7 @@ def _of_adapter(
             longest=task.longest,
             reference=prefers,
             asks=request.answers > 0,
+            data=data,
         )
         opened = partial(opened_as, task, checkpoint, own, request.load)
     return _Planned(memory, checkpoint.config.num_hidden_layers, opened)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +11,7 @@ import numpy as np
 
 from edgellm.errors import ConfigError, MachineError
 from edgellm.training.low_rank import Change
-from edgellm.training.micro_batch import Ints, PreferencePair, TrainingSequence
+from edgellm.training.micro_batch import Ints, PreferencePair, TrainingSequence, token_ids
 
 ITEM = 4
 """Bytes of a number."""
@@ -96,12 +96,17 @@ def unpacked_items(body: memoryview, *, pairs: bool) -> list[Any]:
         begin, middle, end = place + 2, place + 2 + length, place + 2 + 2 * length
         if length < 1 or end > len(flat):
             raise MachineError("a record came that is cut off")
-        found.append(
-            TrainingSequence(tuple(flat[begin:middle]), tuple(flat[middle:end]), flat[place + 1])
-        )
+        found.append(_sequence(flat[begin:middle], flat[middle:end], flat[place + 1]))
         place = end
     if not pairs:
         return list(found)
     if len(found) % 2:
         raise MachineError("an answer came without the other one of its pair")
     return [PreferencePair(*found[at : at + 2]) for at in range(0, len(found), 2)]
+
+
+def _sequence(tokens: Iterable[int], targets: Iterable[int], number: int) -> TrainingSequence:
+    try:
+        return TrainingSequence(token_ids(tokens), token_ids(targets), number)
+    except OverflowError as error:
+        raise MachineError("a record came whose tokens are none") from error

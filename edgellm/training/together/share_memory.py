@@ -36,6 +36,7 @@ def plan_share(
     machines: int,
     copies: int,
     asks: bool = False,
+    data: int = 0,
 ) -> ShareMemory:
     """Return how a machine's share of each step lies in its memory.
 
@@ -51,6 +52,7 @@ def plan_share(
         machines: that share a step.
         copies: of the numbers that are learned.
         asks: whether the model answers questions before it learns.
+        data: bytes of all sequences that the machine holds.
 
     Raises:
         MemoryBudgetError: not even an even share fits.
@@ -61,7 +63,7 @@ def plan_share(
             budget,
             micro_tokens=task.micro_tokens,
             longest=task.longest,
-            data_tokens=task.data_tokens,
+            data=data,
             copies=copies,
         )
         return ShareMemory(whole, task.step_tokens)
@@ -78,6 +80,7 @@ def plan_share(
             reference=task.prefers,
             asks=asks,
             copies=copies,
+            data=data,
         )
 
     for room in (task.step_tokens, even * 3 // 2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,6 @@ def open_for_another(
 
 def task_document(task: Task) -> dict[str, Any]:
     """Return a task as it is sent."""
-    if isinstance(task, FullTask):  # of the data, others have a step's at most
-        return asdict(replace(task, data_tokens=task.step_tokens))
     return asdict(task)
 
 

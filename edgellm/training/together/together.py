@@ -55,6 +55,7 @@ class Together:
         shares: tokens of each machine's share beside the others', this one's first; None: as they
             are measured.
         asks: whether the model answers questions here before it learns.
+        data: bytes of all sequences, which are here.
 
     Attributes:
         memory: of this machine.
@@ -72,6 +73,7 @@ class Together:
         *,
         shares: Sequence[float] | None = None,
         asks: bool = False,
+        data: int = 0,
     ) -> None:
         count = len(machines_of(load))
         if shares is not None and len(shares) != count:
@@ -96,6 +98,7 @@ class Together:
             # answers of all others may have come before one of them is looked at
             copies=COPIES + count - 1,
             asks=asks,
+            data=data,
         )
         self.memory: Memory = self._share.memory
 

@@ -6,7 +6,7 @@ from support.tiny import LLAMA, write_model
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.answers.kept_answers import FILE, KeptAnswers
 from edgellm.training.answers.questions import choose_questions
-from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
+from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence, token_ids
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def sequence(tokenizer, *parts):
         token if is_learned else NOT_ASKED
         for token, is_learned in zip(tokens[1:], learned[1:], strict=True)
     ]
-    return TrainingSequence(tuple(tokens), (*targets, NOT_ASKED))
+    return TrainingSequence(token_ids(tokens), token_ids((*targets, NOT_ASKED)))
 
 
 class Asked:

@@ -49,6 +49,11 @@ FORMS = [
     },
     {"prompt": "\n\nHuman: Is it?\n\nAssistant:", "chosen": "Yes.", "rejected": "No."},
     {"chosen": "Is it? Yes.", "rejected": "Is it? No."},
+    {
+        "input": {"messages": [ASKED], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [YES],
+        "non_preferred_output": [NO],
+    },
 ]
 
 
@@ -71,6 +76,27 @@ def test_earlier_turns_are_what_is_asked(tmp_path, tokenizer):
     for one, answer in ((pair.chosen, YES), (pair.rejected, NO)):
         whole = tokenizer.apply_chat_template([*turns, answer], add_generation_prompt=False)
         assert list(one.tokens) == whole
+
+
+def test_pairs_have_turns_before_and_tools(tmp_path):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    row = {
+        "prompt": "Sure?",
+        "history": [["Is it?", "Yes."]],
+        "chosen": "Yes.",
+        "rejected": "No.",
+        "tools": tools,
+    }
+    [pair] = read_pairs(written(tmp_path / "pairs.jsonl", [row]))
+    assert pair.prompt == (ASKED, YES, said("user", "Sure?"))
+    assert pair.tools == tuple(tools)
+
+
+def test_pairs_that_are_there_more_than_once_are_counted_as_pairs(tmp_path, tokenizer):
+    one, other = ({"prompt": "Say a", "chosen": "a", "rejected": text} for text in "bc")
+    pairs = read_pairs(written(tmp_path / "pairs.jsonl", [one, other, one]))
+    found = render_pairs(pairs, tokenizer, template="chat", max_tokens=64)
+    assert "there more than once, and learned as often: 1 pair" in found.notes()
 
 
 def test_plain_prompts_and_answers_are_one_text(tmp_path, tokenizer):
@@ -110,7 +136,7 @@ def test_pairs_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
     [
         ({"prompt": "a", "completion": "b"}, "no chosen and rejected, but prompt, completion"),
         ({"chosen": "a", "rejected": "b"}, "no prompt that both answers follow"),
-        ({"prompt": "a", "chosen": None, "rejected": "b"}, "chosen is None"),
+        ({"prompt": "a", "chosen": None, "rejected": "b"}, "chosen is null"),
         ({"prompt": "a", "chosen": [], "rejected": "b"}, r"chosen is \[\]"),
         ({"chosen": [ASKED, YES], "rejected": [ASKED, YES]}, "chosen holds no answer that the"),
         ({"chosen": [ASKED, YES], "rejected": [ASKED]}, "rejected holds no answer that the other"),

@@ -1,6 +1,9 @@
 """Records as tokens: answers are learned, prompts are not; control tokens are no text."""
 
 import json
+import subprocess
+import sys
+import tracemalloc
 
 import pytest
 from support.conversations import CALL, HELLO, TOOLS
@@ -55,6 +58,14 @@ def test_answers_are_learned_with_the_token_that_ends_them(tmp_path, tokenizer):
         {"question": "Say a", "answer": "a"},
         {"query": "Say a", "response": "a"},
         {"problem": "Say a", "solution": "a"},
+        {"input": "Say a", "output": "a"},
+        {"inputs": "Say a", "targets": "a"},
+        {"instruction": "Say a", "output": "a", "history": []},
+        {"prompt": [{"role": "user", "content": "Say a"}], "completion": "a"},
+        {"prompt": "Say a", "completion": [{"role": "assistant", "content": "a"}]},
+        {"messages": '[{"role": "user", "content": "Say a"}, {"role": "model", "content": "a"}]'},
+        {"conversations": [{"from": "human", "value": "Say a"}, {"from": "chatgpt", "value": "a"}]},
+        {"dialogue": [{"role": "user", "content": "Say a"}, {"role": "assistant", "content": "a"}]},
         {"instruction": "Say a", "instances": [{"input": "", "output": "a"}]},
         {"conversations": [{"from": "human", "value": "Say a"}, {"from": "gpt", "value": "a"}]},
         {
@@ -69,6 +80,42 @@ def test_answers_are_learned_with_the_token_that_ends_them(tmp_path, tokenizer):
 def test_one_turn_in_any_form_is_the_same(tmp_path, tokenizer, row):
     found = render(written(tmp_path / "a.jsonl", [row]), tokenizer, template="chat", max_tokens=64)
     assert learned(found.sequences[0], tokenizer) == "a<|end|>"
+
+
+def test_what_is_asked_in_messages_is_read_and_the_completion_is_learned(tmp_path, tokenizer):
+    row = {"prompt": CHAT["messages"][:3], "completion": CHAT["messages"][3:]}
+    [record] = written(tmp_path / "a.jsonl", [row])
+    [one] = render([record], tokenizer, template="chat", max_tokens=200).sequences
+    whole = tokenizer.apply_chat_template(CHAT["messages"][:4], add_generation_prompt=False)
+    assert list(one.tokens) == whole
+    assert learned(one, tokenizer) == "Good bye.<|end|>"
+
+
+def test_turns_before_a_request_are_read(tmp_path, tokenizer):
+    row = {"instruction": "Bye", "output": "Good bye.", "history": [["Hi", "Hello."]]}
+    [record] = written(tmp_path / "a.jsonl", [row])
+    assert [one["content"] for one in record.messages] == ["Hi", "Hello.", "Bye", "Good bye."]
+    [one] = render([record], tokenizer, template="chat", max_tokens=200).sequences
+    assert learned(one, tokenizer) == "Hello.<|end|>Good bye.<|end|>"
+
+
+def test_a_question_has_what_it_is_about(tmp_path):
+    row = {"question": "How many?", "context": "CREATE TABLE t", "answer": "SELECT 1"}
+    [record] = written(tmp_path / "a.jsonl", [row])
+    assert record.messages[0]["content"] == "How many?\n\nCREATE TABLE t"
+    [whole] = written(tmp_path / "a.jsonl", [{**row, "prompt": "All of it"}])
+    assert whole.messages[0]["content"] == "All of it"
+
+
+def test_a_chat_of_one_turn_fits_templates_of_one_turn(tmp_path, tokenizer):
+    rows = [
+        {"messages": CHAT["messages"][:2]},
+        {"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:2]},
+        {"prompt": "Hi", "completion": "Hello."},
+    ]
+    records = written(tmp_path / "a.jsonl", rows)
+    found = render(records, tokenizer, template="alpaca", max_tokens=200)
+    assert found.repeated == 2, "all are the same"
 
 
 def test_records_that_are_there_more_than_once_are_counted(tmp_path, tokenizer):
@@ -106,14 +153,43 @@ def test_records_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
         render(written(tmp_path / "r.jsonl", rows[:1]), tokenizer, template="chat", max_tokens=40)
 
 
+def test_a_chat_without_messages_is_left_out_and_said(tmp_path, tokenizer):
+    rows = [{"conversations": []}, CHAT]
+    records = written(tmp_path / "a.jsonl", rows)
+    found = render(records, tokenizer, template="chat", max_tokens=200)
+    assert (found.left_out, len(found.sequences)) == ([1], 1)
+    with pytest.raises(ConfigError, match=r"nothing is learned of 1 record \(line 1\)"):
+        render(records[:1], tokenizer, template="alpaca", max_tokens=200)
+
+
+def test_sequences_are_small_in_memory(tmp_path, tokenizer):
+    row = {"prompt": "Once upon a time " * 30, "completion": "there was a little dog. " * 30}
+    records = written(tmp_path / "a.jsonl", [row]) * 50
+    render(records[:1], tokenizer, template="chat", max_tokens=4000)
+    tracemalloc.start()
+    found = render(records, tokenizer, template="chat", max_tokens=4000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.tokens > 50 * 100
+    assert held < 1.2 * found.nbytes + 20_000
+    assert found.nbytes < 9 * found.tokens + 300 * len(found.sequences)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "line 1"),
         ('{"text": "a"}\n{"prompt": "a"}', "line 2: it has no completion, but prompt"),
-        ('{"instruction": "a", "output": null}', "line 1: output is None"),
-        ('{"messages": [{"role": "wizard", "content": "a"}]}', "line 1: message 1"),
+        ('{"instruction": "a", "output": null}', "line 1: output is null"),
+        ('{"messages": [{"role": "wizard", "content": "a"}]}', "line 1: message 1 has the role"),
         ('{"messages": [{"role": ["user"], "content": "a"}]}', "line 1: message 1"),
+        ('{"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}', "the weight 0.5"),
+        ('{"messages": [{"role": "assistant", "content": "a", "weight": "0"}]}', "the weight '0'"),
+        ('{"messages": ["a"]}', "line 1: message 1 is 'a'; it must be an object"),
+        ('{"instruction": "a", "output": "b", "history": ["c"]}', "line 1: history is"),
+        ('{"prompt": [{"role": "user", "content": "a"}], "completion": 3}', "completion is 3"),
+        ('{"conversations": [{"from": "function_call", "value": "f(1)"}]}', "a call of a tool"),
+        ("{}", "line 1: it has no prompt, but nothing at all"),
         ('{"messages": "a"}', "line 1: messages is"),
         ('{"text": ""}\n{"text": 1}', "line 1: text is empty; line 2: text is 1"),
         ('{"text": ""}', "line 1: text is empty"),
@@ -216,6 +292,43 @@ def test_calls_of_tools_are_learned_as_the_template_writes_them(tmp_path):
     assert learned(one, tokenizer) == f"{said}<|im_end|>\nIt is sunny.<|im_end|>\n"
 
 
+def test_calls_in_other_forms_are_the_same(tmp_path):
+    name, arguments = "weather", json.dumps({"city": "Zürich", "days": [1, 2]})
+    answer = {"role": "assistant", "content": "It is sunny."}
+    asked = [{"role": "user", "content": "Hi"}]
+    calls = {"function": {"name": name, "arguments": arguments}}
+    said = {"from": "function_call", "value": json.dumps({"name": name, "arguments": arguments})}
+    rows = [
+        {
+            "messages": [
+                *asked,
+                {"role": "assistant", "content": None, "tool_calls": [calls]},
+                {"role": "tool", "content": "sunny"},
+                answer,
+            ],
+            "tools": TOOLS,
+        },
+        {
+            "messages": [
+                *asked,
+                {"role": "assistant", "function_call": {"name": name, "arguments": arguments}},
+                {"role": "function", "name": name, "content": "sunny"},
+                answer,
+            ],
+            "functions": [tool["function"] for tool in TOOLS],
+        },
+        {
+            "conversations": [*asked, said, {"from": "observation", "value": "sunny"}, answer],
+            "tools": json.dumps(TOOLS),
+        },
+    ]
+    tokenizer = templated(tmp_path, CALLING)
+    records = written(tmp_path / "a.jsonl", rows)
+    found = render(records, tokenizer, template="chat", max_tokens=400)
+    assert len(found.sequences) == 3
+    assert found.repeated == 2
+
+
 def test_a_template_without_tools_is_no_place_for_them(tmp_path):
     row = {**CHAT, "tools": TOOLS}
     with pytest.raises(FormatError, match="line 1: the chat template has no place for tools"):
@@ -291,3 +404,14 @@ def test_what_stands_beside_it_has_the_tokens_that_it_always_has(tmp_path, token
     assert held[-len(usual) + 1 :] == usual[1:], "with the template's own end"
     asked = [one.tokens[: one.targets.index(held[0])] for one in found.sequences[:1]]
     assert asked[0] == found.sequences[1].tokens[: len(asked[0])]
+
+
+def test_records_inside_of_an_object_are_pointed_to(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"version": 1, "data": [{"prompt": "a", "completion": "b"}]}))
+    with pytest.raises(FormatError, match="it has no prompt, but version, data") as refused:
+        read_records(path)
+    code = refused.value.hint.partition('-c "')[2].partition('"')[0].replace("FILE", str(path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    path.write_bytes(done.stdout)
+    assert len(read_records(path)) == 1

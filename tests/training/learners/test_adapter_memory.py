@@ -95,3 +95,11 @@ def test_numbers_are_counted_as_they_are_learned(checkpoint):
     assert (
         plan.kept_inputs == usual.kept_inputs + 2 * 4 * TOKENS["step_tokens"] * config.hidden_size
     )
+
+
+def test_the_data_count_against_the_budget(checkpoint):
+    usual = plan_training(checkpoint, LORA, 1 << 40, **TOKENS)
+    more = plan_training(checkpoint, LORA, 1 << 40, **TOKENS, data=1 << 20)
+    assert more.total == usual.total + (1 << 20)
+    assert more.parts["data"] == 1 << 20
+    assert plan_training(checkpoint, LORA, usual.total, **TOKENS, data=1 << 20).results == 0

@@ -24,7 +24,7 @@ from edgellm.training.together.session import TrainingSession
 from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
 from edgellm.training.together.together import Together
 
-TASK = FullTask(micro_tokens=1024, longest=32, step_tokens=128, data_tokens=1000)
+TASK = FullTask(micro_tokens=1024, longest=32, step_tokens=128)
 
 
 @pytest.fixture(scope="module")
