@@ -234,7 +234,7 @@ def _of_all(
 
 
 def _together(request: TrainRequest, checkpoint: Checkpoint, task: Task, data: int) -> Together:
-    """Plan a task on several machines, with bytes of data. Raises ConfigError, MachineError, MemoryBudgetError."""
+    """Plan a task on several machines, beside bytes of data. Raises errors as Together does."""
     together = Together(
         task,
         checkpoint,

@@ -168,10 +168,12 @@ def test_unequal_shares_of_three_machines_that_read_their_layers(folder, tmp_pat
     one, expected = steps_of(asked)
     with open_run(dataclasses.replace(asked, resume=True)) as run:
         lengths = sorted((each.length for each in run.data.sequences), reverse=True)
+        held = run.data.nbytes
     own, other = (
         least_budget(folder, lengths, machines=3, copies=copies)
         for copies in (COPIES + 2, MEMBER_COPIES)
     )
+    own += held  # all records are here
     with machines(folder, tmp_path / "hosts", [other, other]) as hosts:
         asked = request(folder, data, tmp_path / "two", hosts=hosts, shares=(3, 1, 1), memory=own)
         with open_run(asked) as run:
