@@ -229,7 +229,7 @@ class Peer:
             raise
 
     def require_there(self) -> None:
-        """Raise MachineError where the machine is gone while its answer is waited for."""
+        """Raise MachineError where the machine is gone, whether it is asked something or not."""
         if self._missed is not None:
             raise self._missed
 
@@ -251,6 +251,8 @@ class Peer:
         self._data.close()
 
     def _lose(self, reason: str) -> None:
+        if self._missed is None:  # it may be asked nothing now
+            self._missed = MachineError(f"machine {self.machine.name} is gone: {reason}")
         self._data.fail(reason)
         if self._lane is not None:
             self._lane.fail(reason)

@@ -21,7 +21,7 @@ from edgellm.training.learners.full import FullTask
 from edgellm.training.low_rank import first_changed
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.together.learner import HERE
-from edgellm.training.together.link_costs import said_of_links
+from edgellm.training.together.link_costs import numbers_seconds, said_of_links
 from edgellm.training.together.messages import ITEM, Layout
 from edgellm.training.together.share_memory import MEMBER_COPIES, plan_share
 from edgellm.training.together.shares import Shares
@@ -33,7 +33,6 @@ from edgellm.training.together.tasks import (
     shapes_of,
     task_document,
 )
-from edgellm.training.together.together import numbers_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import mlx.core as mx
 
 from edgellm.distributed.remote.peer import Peer, Reply
 from edgellm.errors import MachineError
-from edgellm.models.layers import always
 from edgellm.training.gradients import StepGradients
 from edgellm.training.learners.learner import Learner, Losses, TrainingItem
 from edgellm.training.low_rank import Change
+from edgellm.training.together.link_costs import numbers_seconds
 from edgellm.training.together.messages import Layout, packed_items
 from edgellm.training.together.shares import Shares
 
@@ -53,6 +53,7 @@ class TogetherLearner(Generic[Item]):
         # numbers whose loss was asked for last, and the machines that have them
         self._known: list[mx.array] = []
         self._knowing: set[int] = set()
+        self._idle: set[int] = set()  # machines that had no share of the last step
 
     def facts(self) -> dict[str, Any]:
         """Return what a run that goes on needs to know of its machines."""
@@ -80,7 +81,10 @@ class TogetherLearner(Generic[Item]):
             MachineError: a machine is gone.
             ReadError: a layer cannot be read, here or there.
         """
-        shares = self.shares.of(items)
+        with naming_what_to_do():
+            self.require_all()
+            shares = self.shares.of(items, step)
+            self._measure_links(shares)
         self._forget()
         seconds = [0.0] * len(shares)
         own: StepGradients | None = None
@@ -94,6 +98,7 @@ class TogetherLearner(Generic[Item]):
             seconds[machine] = head["seconds"]
         tokens = [sum(item.length for item in share) for share in shares]
         self.shares.ended(tokens, seconds)
+        self._idle = {machine for machine, own in enumerate(tokens) if machine and not own}
         return self._joined(own, list(answers.values()), dict(zip(self.names, tokens, strict=True)))
 
     def loss_of(self, items: Sequence[Item], numbers: Sequence[Change]) -> Losses:
@@ -121,6 +126,20 @@ class TogetherLearner(Generic[Item]):
         self._own.close()
         for peer in self._peers:
             peer.close()
+
+    def require_all(self) -> bool:
+        """Return true, or raise MachineError where a machine is gone, whatever its share."""
+        for peer in self._peers:
+            peer.require_there()
+        return True
+
+    def _measure_links(self, shares: Sequence[Sequence[Item]]) -> None:
+        """Measure the links of machines that had no share and have one again."""
+        if self.shares.measured:
+            for machine in self._idle:
+                if shares[machine]:
+                    peer = self._peers[machine - 1]
+                    self.shares.trips[machine] = numbers_seconds(peer, self._layout.nbytes)
 
     def _forget(self) -> None:
         """Let all numbers be sent again."""
@@ -182,7 +201,7 @@ class TogetherLearner(Generic[Item]):
                 )
                 for machine, peer, share in others
             }
-            yield lambda: {machine: answer(always) for machine, answer in answers.items()}
+            yield lambda: {machine: answer(self.require_all) for machine, answer in answers.items()}
 
 
 @contextmanager

@@ -6,6 +6,11 @@ import math
 from collections.abc import Sequence
 
 from edgellm.console.units import plural, seconds, size
+from edgellm.distributed.remote.link_speed import trip_seconds
+from edgellm.distributed.remote.peer import Peer
+
+MEASURED_BYTES, TRIPS = 1 << 20, 3
+"""Of the numbers of a step, and how often they are sent to measure a link."""
 
 
 def best_seconds(tokens: int, paces: Sequence[float], trips: Sequence[float]) -> float:
@@ -59,3 +64,9 @@ def said_of_links(
         f"leave out --machines, or take a larger --batch, from {plural(from_tokens, 'token')} on"
     )
     return said
+
+
+def numbers_seconds(peer: Peer, nbytes: int) -> float:
+    """Measure the time of so many bytes to a machine and back, of many by some of them."""
+    some = min(nbytes, MEASURED_BYTES)
+    return trip_seconds(peer, some, TRIPS) * nbytes / some

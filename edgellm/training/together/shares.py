@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
 from edgellm.training.learners.learner import TrainingItem
+from edgellm.training.together.link_costs import best_seconds
 
 Item = TypeVar("Item", bound=TrainingItem)
 
@@ -20,6 +21,12 @@ LOOKED_AT = 8
 
 UNEVEN = 1.2
 """By so much the slowest machine's share has to take longer than the best shares would."""
+
+PROBE_STEPS = 64
+"""At least so many steps are between two in which a machine without a share has a record."""
+
+PROBE_COST = 50
+"""A probe that is forecast to take as long as k steps comes in every 50 k at most."""
 
 
 @dataclass(slots=True)
@@ -42,7 +49,8 @@ class Shares:
     trips: list[float]
     is_fixed: bool = False
     measured: bool = False
-    _seen: list[list[float]] = field(default_factory=list)
+    _seen: dict[int, list[float]] = field(default_factory=dict)
+    _steps: int = 0
 
     def document(self) -> dict[str, Any] | None:
         """Return what was measured, to be saved; None: nothing was."""
@@ -56,10 +64,15 @@ class Shares:
         if _are_seconds(paces, len(self.paces)) and _are_seconds(trips, len(self.trips)):
             self.paces, self.trips, self.measured = list(paces), list(trips), True
 
-    def of(self, items: Sequence[Item]) -> list[list[Item]]:
+    def of(self, items: Sequence[Item], step: int | None = None) -> list[list[Item]]:
         """Return each machine's records, in the order in which they are given.
 
-        The longest records are given away first, each to the machine that would end soonest.
+        The longest records are given away first, each to the machine that would end soonest. One
+        that has none then is given the shortest record now and then: it may be faster than it was.
+
+        Args:
+            items: of a step.
+            step: its number; None: nobody is tried.
         """
         taken = [0] * len(self.rooms)
         owner: dict[int, int] = {}
@@ -70,25 +83,71 @@ class Shares:
             best = min(able, key=lambda each: self._end(each, taken[each] + length))
             taken[best] += length
             owner[place] = best
+        if step is not None and not self.is_fixed:
+            usual = max(self._end(each, taken[each]) for each in set(owner.values()))
+            places = sorted(owner, key=lambda place: items[place].length)
+            for machine in self._tried(step, taken, items[places[0]].length, usual):
+                if places:
+                    owner[places.pop(0)] = machine
         return [
             [item for place, item in enumerate(items) if owner[place] == each]
             for each in range(len(taken))
         ]
 
+    def _tried(self, step: int, taken: Sequence[int], tokens: int, usual: float) -> list[int]:
+        """Return the machines without a share that are to have so many tokens of a step.
+
+        It follows from the step's number and what is saved, so that a run that goes on does so.
+
+        Args:
+            step: its number.
+            taken: tokens that each machine has.
+            tokens: of the record that each is given.
+            usual: seconds of the step without that.
+        """
+        idle = [each for each, own in enumerate(taken) if not own and self.rooms[each]]
+        if not self.measured:
+            return [each for each in idle if len(self._seen_of(each)) < FIRST_STEPS]
+        due = []
+        for each in idle:
+            every = PROBE_STEPS
+            while every < PROBE_COST * self._end(each, tokens) / usual:
+                every *= 2
+            if step % every == every - 1:
+                due.append(each)
+        return due
+
     def ended(self, tokens: Sequence[int], seconds: Sequence[float]) -> bool:
         """Note a step: each machine's tokens and seconds. Return whether shares are others now."""
-        if self.is_fixed or not all(tokens):
+        if self.is_fixed:
             return False
-        self._seen.append([own / count for own, count in zip(seconds, tokens, strict=True)])
-        if len(self._seen) < (LOOKED_AT if self.measured else FIRST_STEPS):
-            return False
+        self._steps += 1
+        for machine, (count, own) in enumerate(zip(tokens, seconds, strict=True)):
+            if count:
+                self._seen_of(machine).append(own / count)
         settled = statistics.median if self.measured else min
-        paces = [settled(each) for each in zip(*self._seen, strict=True)]
+        if self.measured:
+            if self._steps < LOOKED_AT:
+                return False
+        elif (
+            min(len(self._seen_of(each)) for each, room in enumerate(self.rooms) if room)
+            < FIRST_STEPS
+        ):
+            return False
+        paces = [
+            settled(own) if (own := self._seen_of(each)) else pace
+            for each, pace in enumerate(self.paces)
+        ]
         self._seen.clear()
+        self._steps = 0
         if self.measured and not self._are_apart(tokens, paces):
             return False
         self.paces, self.measured = paces, True
         return True
+
+    def _seen_of(self, machine: int) -> list[float]:
+        """Return the seconds per token that were seen of a machine since paces were looked at."""
+        return self._seen.setdefault(machine, [])
 
     def _end(self, machine: int, tokens: int) -> float:
         """Return when a machine ends with so many tokens."""
@@ -98,11 +157,11 @@ class Shares:
     def _are_apart(self, tokens: Sequence[int], paces: Sequence[float]) -> bool:
         """Return whether shares of these tokens end much later than the best ones would."""
         ends = [
-            trip + count * pace for trip, count, pace in zip(self.trips, tokens, paces, strict=True)
+            trip + count * pace
+            for trip, count, pace in zip(self.trips, tokens, paces, strict=True)
+            if count
         ]
-        waited = sum(trip / pace for trip, pace in zip(self.trips, paces, strict=True))
-        best = (sum(tokens) + waited) / sum(1 / pace for pace in paces)
-        return max(ends) > UNEVEN * best
+        return max(ends) > UNEVEN * best_seconds(sum(tokens), paces, self.trips)
 
 
 def _are_seconds(values: object, count: int) -> TypeGuard[list[float]]:

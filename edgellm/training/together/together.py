@@ -12,7 +12,6 @@ from edgellm.console.units import size
 from edgellm.distributed.gathered import call_machines, machines_of
 from edgellm.distributed.links.link import MAX_BODY_BYTES
 from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
-from edgellm.distributed.remote.link_speed import trip_seconds
 from edgellm.distributed.remote.peer import Peer, asking_all
 from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan_checkpoint import budget_for
@@ -22,7 +21,7 @@ from edgellm.training.learners.adapter_memory import COPIES
 from edgellm.training.learners.full import FullTask
 from edgellm.training.learners.learner import Learner
 from edgellm.training.together.learner import HERE, TogetherLearner
-from edgellm.training.together.link_costs import said_of_links
+from edgellm.training.together.link_costs import numbers_seconds, said_of_links
 from edgellm.training.together.messages import Layout
 from edgellm.training.together.share_memory import plan_share
 from edgellm.training.together.shares import Shares
@@ -34,9 +33,6 @@ from edgellm.training.together.tasks import (
     shapes_of,
     task_document,
 )
-
-MEASURED_BYTES, TRIPS = 1 << 20, 3
-"""Of the numbers of a step, and how often they are sent to measure a link."""
 
 OpenOwn = Callable[..., Learner[Any]]
 """Opens this machine's learner, as ``open_learner`` does."""
@@ -193,9 +189,3 @@ def warn_of_other_arithmetic(name: str, own: Mapping[str, str], other: Mapping[s
                 "its share of each step is rounded otherwise",
                 stacklevel=2,
             )
-
-
-def numbers_seconds(peer: Peer, nbytes: int) -> float:
-    """Measure the time of so many bytes to a machine and back, of many by some of them."""
-    some = min(nbytes, MEASURED_BYTES)
-    return trip_seconds(peer, some, TRIPS) * nbytes / some

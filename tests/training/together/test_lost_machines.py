@@ -39,8 +39,9 @@ def data(tmp_path):
     return path
 
 
-def request(folder, data, out, hosts):
+def request(folder, data, out, hosts, **how):
     return TrainRequest(
+        **how,
         model=str(folder),
         data=data,
         folder=out,
@@ -64,7 +65,7 @@ def missed(asked, port, take_away):
         saved, expected = run.trainer.step, numbers_of(run)
         run.save()
     alone = dataclasses.replace(asked.load, machines=None)
-    with open_run(dataclasses.replace(asked, load=alone, resume=True)) as run:
+    with open_run(dataclasses.replace(asked, load=alone, shares=None, resume=True)) as run:
         assert run.trainer.step == saved >= 4
         assert [one.tolist() for one in numbers_of(run)] == [one.tolist() for one in expected]
         assert next(run.run()).step == saved + 1
@@ -74,6 +75,19 @@ def test_killed(folder, data, tmp_path):
     with one_member(folder, tmp_path / "hosts") as (member, hosts):
         asked = request(folder, data, tmp_path / "out", hosts)
         missed(asked, member.port, lambda: member.end(signal.SIGKILL))
+
+
+def test_killed_while_it_has_no_share(folder, data, tmp_path):
+    with one_member(folder, tmp_path / "hosts") as (member, hosts):
+        asked = request(folder, data, tmp_path / "out", hosts, shares=(1e6, 1))
+        missed(asked, member.port, lambda: member.end(signal.SIGKILL))
+
+
+@pytest.mark.slow
+def test_stopped_while_it_has_no_share(folder, data, tmp_path):
+    with one_member(folder, tmp_path / "hosts") as (member, hosts):
+        asked = request(folder, data, tmp_path / "out", hosts, shares=(1e6, 1))
+        missed(asked, member.port, lambda: member.end(signal.SIGSTOP))
 
 
 @pytest.mark.slow

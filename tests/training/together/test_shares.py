@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from edgellm.training.together.shares import FIRST_STEPS, LOOKED_AT, Shares
+from edgellm.training.together.shares import (
+    FIRST_STEPS,
+    LOOKED_AT,
+    PROBE_COST,
+    PROBE_STEPS,
+    Shares,
+)
 
 
 @dataclass
@@ -60,6 +66,61 @@ def test_paces_are_those_of_the_first_steps_and_change_when_machines_end_apart()
     told = [shares.ended([200, 100], [2.0, 6.0]) for _ in range(LOOKED_AT)]
     assert told == [False] * (LOOKED_AT - 1) + [True]
     assert shares.paces == pytest.approx([0.01, 0.06])
+
+
+def taken_by(shares, machine, items, steps, seconds_of):
+    """The steps of so many in which a machine had a record, where tokens take such seconds."""
+    found = []
+    for step in range(steps):
+        tokens = tokens_of(shares.of(items, step))
+        if tokens[machine]:
+            found.append(step)
+        shares.ended(tokens, [own * seconds_of(step, each) for each, own in enumerate(tokens)])
+    return found
+
+
+def test_a_machine_whose_share_became_none_is_tried_again_and_gets_one_once_it_is_fast():
+    items = records(*[10] * 9, 7)
+    shares = shares_of((0.01, 1.0), measured=True)
+
+    def slow_until(end):
+        return lambda step, machine: 1.0 if machine and step < end else 0.01
+
+    assert taken_by(shares, 1, items, 10 * PROBE_STEPS, slow_until(1e9)) == [
+        8 * PROBE_STEPS - 1  # a try of 7 s beside steps of 1 s
+    ]
+    assert tokens_of(shares.of(items, 8 * PROBE_STEPS - 1)) == [90, 7]
+    again = taken_by(shares, 1, items, 9 * PROBE_STEPS, slow_until(PROBE_STEPS))
+    assert again[0] == 8 * PROBE_STEPS - 1
+    assert len(again) > PROBE_STEPS - 2 * LOOKED_AT, "and has a share from then on"
+
+
+@pytest.mark.parametrize("slowness", [20, 200, 2000])
+def test_tries_take_little_of_the_time(slowness):
+    items, pace, steps = records(*[10] * 8), 0.01, 1 << 15
+    shares = shares_of((pace, pace * slowness), trips=(0.0, 0.5), measured=True)
+    tried = [each for each in range(steps) if each % PROBE_STEPS == PROBE_STEPS - 1]
+    tried = [step for step in tried if tokens_of(shares.of(items, step))[1]]
+    assert 0 < len(tried) * (0.5 + 10 * pace * slowness) <= steps * 80 * pace / PROBE_COST
+
+
+def test_machines_are_measured_where_there_are_fewer_records_than_machines():
+    shares = shares_of((1.0, 1.0, 1.0), (1000,) * 3, (0.0,) * 3)
+    items = records(10)
+    for step in range(3 * FIRST_STEPS):
+        tokens = tokens_of(shares.of(items, step))
+        shares.ended(tokens, [own * (0.3, 0.1, 0.2)[each] for each, own in enumerate(tokens)])
+    assert shares.measured
+    assert shares.paces == pytest.approx([0.3, 0.1, 0.2])
+    assert tokens_of(shares.of(items, 0)) == [0, 10, 0]
+
+
+def test_nobody_is_tried_where_shares_were_given_or_only_losses_are_asked():
+    items = records(*[10] * 10)
+    fixed = shares_of((1.0, 1e6), is_fixed=True)
+    assert not any(tokens_of(fixed.of(items, step))[1] for step in range(9 * PROBE_STEPS))
+    shares = shares_of((1.0, 100.0), measured=True)
+    assert tokens_of(shares.of(items)) == [100, 0]
 
 
 def test_shares_that_were_given_stay():
