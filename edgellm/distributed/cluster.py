@@ -31,6 +31,7 @@ from edgellm.distributed.remote.remote_layers import RemoteLayers
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.distributed.row_choice import ChosenRows, choose_shares
 from edgellm.distributed.shares import MachineShare, machine_shares
+from edgellm.distributed.supply.part_file import Wanted
 from edgellm.distributed.supply.sending import supplied
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import plan_for
@@ -115,7 +116,8 @@ def _open_parts(
     own_changes = gathered.changes_of(cut.layers[0])
     nbytes = gathered.adapter_bytes(0, changes_bytes(own_changes))
     local_plan = plan_for(own_part, settings, adapter_bytes=nbytes)
-    tellings = supplied(checkpoint, peers, cut.layers[1:], gathered.sending)
+    wanted = [Wanted(layers) for layers in cut.layers[1:]]
+    tellings = supplied(checkpoint, peers, wanted, gathered.sending)
     prompts = prompt_cache_for(
         checkpoint, settings, kv_bits=settings.kv_bits, adapter=gathered.adapter
     )
@@ -192,7 +194,12 @@ def _open_rows(
     """Load each machine's rows."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     shares, output = chosen.shares, chosen.output
-    tellings = supplied(checkpoint, peers, shares[1:], gathered.sending)
+    rows_of_output = output or [None] * len(shares)
+    wanted = [
+        Wanted.of_rows(checkpoint, share, own)
+        for share, own in zip(shares[1:], rows_of_output[1:], strict=True)
+    ]
+    tellings = supplied(checkpoint, peers, wanted, gathered.sending)
     prompts = prompt_cache_for(
         checkpoint, settings, kv_bits=settings.kv_bits, adapter=gathered.adapter
     )
@@ -200,12 +207,12 @@ def _open_rows(
         {
             "ask": "open",
             "rows": share.as_dict(),
-            "output": None if output is None else output[place],
+            "output": own,
             "settings": shared_settings(settings),
             "keeps": prompts and prompts.key,
             **telling,
         }
-        for place, (share, telling) in enumerate(zip(shares[1:], tellings, strict=True), 1)
+        for share, own, telling in zip(shares[1:], rows_of_output[1:], tellings, strict=True)
     ]
     changes = [gathered.changes_of(share) for share in shares]
     openings = [_opening(head, own) for head, own in zip(heads, changes[1:], strict=True)]

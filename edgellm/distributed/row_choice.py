@@ -12,7 +12,6 @@ from edgellm.distributed.parts.open_rows import plan_rows
 from edgellm.distributed.parts.output import has_output_kernels
 from edgellm.distributed.parts.rows import GATHERS, RowShare, share_output, share_rows
 from edgellm.distributed.rates import SLOWEST_WEIGHTS, Rates
-from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.errors import MemoryBudgetError
 from edgellm.kernels.exchange.gather import Bounds
 from edgellm.memory_plan.plan import Plan
@@ -59,7 +58,9 @@ def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
 
     Raises MemoryBudgetError where a machine's memory holds too little of each layer.
     """
-    reason = _kept_whole(gathered)
+    reason = None
+    if not has_output_kernels(gathered.checkpoint):
+        reason = "the CPU kernels do not compute with it as it is stored"
     try:
         alone = chosen_rows(gathered, rates, by_rows=False)
     except MemoryBudgetError:
@@ -142,16 +143,6 @@ def gather_seconds(gathered: Gathered, rates: Rates) -> float:
     """Return the seconds per token that rows are on their way: one way, between all at once."""
     gather = max(rates.trips) / 2 + GATHER_SECONDS
     return GATHERS * len(gathered.checkpoint.layers) * gather
-
-
-def _kept_whole(gathered: Gathered) -> str | None:
-    """Return why the output matrix is on one machine; None where it need not be."""
-    if not has_output_kernels(gathered.checkpoint):
-        return "the CPU kernels do not compute with it as it is stored"
-    for peer in gathered.peers:
-        if lacks_folder(peer):
-            return f"machine {peer.machine.name} has not got the model, and is sent layers alone"
-    return None
 
 
 def _with_gather(chosen: ChosenRows, rates: Rates) -> ChosenRows:

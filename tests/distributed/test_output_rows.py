@@ -1,8 +1,10 @@
 """Machines that have rows of the output matrix give what one gives, bit for bit."""
 
+import shutil
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.clusters import (
     answers,
@@ -27,7 +29,7 @@ from edgellm.distributed.parts.rows import share_output, share_rows
 from edgellm.distributed.remote.gathered_pass import GatheredHead, GatheredPass
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.distributed.row_choice import choose_shares, gather_seconds
-from edgellm.distributed.supply.part_folder import PartFolder
+from edgellm.distributed.supply.part_folder import PartFolder, part_cache
 from edgellm.errors import ReadError
 from edgellm.models.cpu.linear import CpuLinear
 from edgellm.settings import LoadSettings
@@ -50,11 +52,11 @@ def folders(tmp_path_factory, tiny_folder):
 
 
 @contextmanager
-def by_rows(folder, place, memories, memory="500MB", **load):
+def by_rows(folder, place, memories, memory="500MB", held=None, **load):
     """A model of which each machine has rows, those of the output matrix among them."""
     with (
         output_by_rows(),
-        members(folder, place, memories) as hosts,
+        members(folder, place, memories, held=held) as hosts,
         edgellm.load(folder, memory=memory, machines=hosts, split="rows", **LOAD, **load) as llm,
     ):
         assert isinstance(llm.model.head, GatheredHead)
@@ -198,8 +200,15 @@ def test_nothing_is_measured_for_a_small_matrix(folders, tmp_path):
     assert "multiplied sooner than logits gathered, which takes 0.1 ms or more" in chosen.reason
 
 
-def test_machines_that_are_sent_their_rows_have_none_of_it(folders, tmp_path):
-    with gathered(folders["own"], tmp_path, held=PartFolder) as machines:
-        chosen = choose_shares(machines, None)
-    assert chosen.output is None
-    assert "has not got the model" in chosen.reason
+@pytest.mark.parametrize("matrix", ["own", "tied"])
+def test_machines_are_sent_their_rows_of_it(folders, tmp_path, matrix):
+    folder = folders[matrix]
+    with edgellm.load(folder, memory="500MB", **LOAD) as llm:
+        one = np.array(llm.logits(PROMPT)), llm.generate(PROMPT, max_tokens=8).text
+    for _ in range(2):  # they are there the second time
+        with by_rows(folder, tmp_path, ["300MB", "200MB"], held=PartFolder) as llm:
+            assert np.array_equal(np.array(llm.logits(PROMPT)), one[0])
+            assert llm.generate(PROMPT, max_tokens=8).text == one[1]
+    files = {file.name[:27] for file in part_cache().glob("*/model-outer-*")}
+    assert len(files) == 2
+    shutil.rmtree(part_cache())

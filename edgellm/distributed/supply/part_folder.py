@@ -13,10 +13,9 @@ from edgellm.checkpoint.folder import PART
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.console.units import size
 from edgellm.distributed.parts.digests import kept_digests
-from edgellm.distributed.parts.rows import share_from
 from edgellm.distributed.supply.arriving import ArrivingFile, arrived_bytes
 from edgellm.distributed.supply.held import Answer
-from edgellm.distributed.supply.part_file import PartFile, part_files, with_files
+from edgellm.distributed.supply.part_file import PartFile, Wanted, part_files, with_files
 from edgellm.distributed.supply.told_model import checkpoint_from, name_of
 from edgellm.errors import ConversionError, FormatError, MachineError
 from edgellm.files.locations import cache_folder, make_private_folder
@@ -115,12 +114,11 @@ class PartFolder:
             state = self._state(file)
             if state["sha256"] != digest:
                 raise MachineError(
-                    f"layer {file.layer} is not here as it is on the first machine",
+                    f"{file.title} is not here as it is on the first machine",
                     hint="load the model again, which sends it",
                 )
             found[file.layer] = read_header(self._path(file))[0]
-        rows = share_from(head["rows"]) if "rows" in head else None
-        self._part = with_files(self._told, rows, found)
+        self._part = with_files(self._told, Wanted.asked(head), found)
 
     def close(self) -> None:
         """End what is under way; what has come stays."""
@@ -141,11 +139,10 @@ class PartFolder:
     def _files(self, head: Mapping[str, Any]) -> list[PartFile]:
         if self._told is None:
             raise MachineError("this machine has not been told which model it computes")
-        layers = [int(number) for number in head["layers"]]
-        if not all(0 <= number < len(self._told.layers) for number in layers):
+        wanted = Wanted.asked(head)
+        if not all(0 <= number <= len(self._told.layers) for number in wanted.layers):
             raise MachineError("a layer was asked for that the model has not")
-        rows = share_from(head["rows"]) if "rows" in head else None
-        return part_files(self._told, layers, rows)
+        return part_files(self._told, wanted)
 
     def _path(self, file: PartFile) -> Path:
         """Return where a file lies, or will: carried ones come first."""
@@ -179,7 +176,7 @@ class PartFolder:
         (file,) = self._files(head)
         path, start = self._place / file.name, int(head["at"])
         if start + body.nbytes > file.nbytes:
-            raise MachineError(f"more was sent of layer {file.layer} than it has")
+            raise MachineError(f"more was sent of {file.title} than it has")
         arriving = self._arriving
         if arriving is None or arriving.path != path or arriving.nbytes != start:
             self.close()

@@ -9,9 +9,8 @@ from typing import Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.distributed.parts.digests import KeptDigests, kept_digests
-from edgellm.distributed.parts.rows import RowShare
 from edgellm.distributed.remote.peer import Peer
-from edgellm.distributed.supply.part_file import PartFile, part_files
+from edgellm.distributed.supply.part_file import PartFile, Wanted, part_files
 from edgellm.distributed.supply.told_model import told_of
 from edgellm.errors import MachineError
 from edgellm.models.layers import always
@@ -26,7 +25,7 @@ def lacks_folder(peer: Peer) -> bool:
 def supplied(
     checkpoint: Checkpoint,
     peers: Sequence[Peer],
-    parts: Sequence[Sequence[int] | RowShare],
+    parts: Sequence[Wanted],
     progress: SendProgress | None = None,
 ) -> list[dict[str, Any]]:
     """Send machines what they lack; return what each has to be told when it opens its part.
@@ -49,10 +48,7 @@ def supplied(
             if not lacks_folder(peer):
                 tellings.append({})
                 continue
-            rows = part if isinstance(part, RowShare) else None
-            layers = list(range(len(checkpoint.layers))) if isinstance(part, RowShare) else part
-            files = part_files(checkpoint, list(layers), rows)
-            sending = _Sending(peer, files, rows, kept)
+            sending = _Sending(peer, part_files(checkpoint, part), part.head, kept)
             sendings.append(sending)
             tellings.append(sending.telling)
         for sending in sendings:
@@ -77,28 +73,28 @@ class _Sending:
     """The files of one machine's part, and those that it lacks."""
 
     def __init__(
-        self, peer: Peer, files: Sequence[PartFile], rows: RowShare | None, kept: KeptDigests
+        self, peer: Peer, files: Sequence[PartFile], head: Mapping[str, Any], kept: KeptDigests
     ) -> None:
         self.peer = peer
         self.files = files
         self.telling: dict[str, Any] = {}
         self.total = 0
         self.sent = 0
-        self._rows = {} if rows is None else {"rows": rows.as_dict()}
+        self._head = head
         self._kept = kept
         self._lacking: list[tuple[PartFile, int]] = []
 
     def look(self) -> None:
         """Ask what is there. Raises MachineError where that is another model's."""
         layers = [file.layer for file in self.files]
-        answer, _ = self.peer.request({"ask": "held", "layers": layers, **self._rows})
+        answer, _ = self.peer.request({"ask": "held", "layers": layers, **self._head})
         for file, state in zip(self.files, answer["answer"], strict=True):
             if state["sha256"] is not None:
                 if state["sha256"] == file.digest(self._kept):
                     continue
                 if state["carried"]:
                     raise MachineError(
-                        f"layer {file.layer} on machine {self.peer.machine.name} "
+                        f"{file.title} on machine {self.peer.machine.name} "
                         "is another one than here",
                         hint=f"remove its file {file.name} there, and it is sent; or make the "
                         "part again: edgellm cluster part MODEL FOLDER --layers ...",
@@ -112,7 +108,7 @@ class _Sending:
     def chunks(self) -> Iterator[_Chunk]:
         """Yield what is sent. Raises ReadError."""
         for file, start in self._lacking:
-            head = {"ask": "take", "layers": [file.layer], **self._rows}
+            head = {"ask": "take", "layers": [file.layer], **self._head}
             digest = file.digest(self._kept)
             place = start
             for body in file.read(start):

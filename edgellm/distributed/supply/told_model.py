@@ -21,6 +21,9 @@ from edgellm.files.strict_json import parse_json, quoted
 MAX_TENSORS = 1 << 20
 """Of a model; what claims to have more is none."""
 
+EMBEDDING_PREFIX, NORM_PREFIX, HEAD_PREFIX = "model.embed_tokens.", "model.norm.", "lm_head."
+"""Before the names of tensors outside the layers."""
+
 NOT_HERE = "not-here.safetensors"
 """The file that tensors are said to lie in which nobody has brought yet."""
 
@@ -42,11 +45,18 @@ def told_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def named_groups(checkpoint: Checkpoint) -> list[tuple[str, TensorGroup]]:
     """Return a model's groups of tensors, with what stands before the names of their tensors."""
-    groups = [("model.embed_tokens.", checkpoint.embed_tokens), ("model.norm.", checkpoint.norm)]
-    if checkpoint.lm_head is not None:
-        groups.append(("lm_head.", checkpoint.lm_head))
     layers = enumerate(checkpoint.layers)
-    return groups + [(f"{LAYER_PREFIX}{number}.", group) for number, group in layers]
+    return outer_groups(checkpoint) + [
+        (f"{LAYER_PREFIX}{number}.", group) for number, group in layers
+    ]
+
+
+def outer_groups(checkpoint: Checkpoint) -> list[tuple[str, TensorGroup]]:
+    """Return the same of what is outside the layers."""
+    groups = [(EMBEDDING_PREFIX, checkpoint.embed_tokens), (NORM_PREFIX, checkpoint.norm)]
+    if checkpoint.lm_head is not None:
+        groups.append((HEAD_PREFIX, checkpoint.lm_head))
+    return groups
 
 
 def name_of(told: Mapping[str, Any]) -> str:

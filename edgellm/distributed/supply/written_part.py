@@ -10,7 +10,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import PART
 from edgellm.console.units import size
 from edgellm.distributed.parts.digests import kept_digests
-from edgellm.distributed.supply.part_file import PartFile, part_files
+from edgellm.distributed.supply.part_file import PartFile, Wanted, part_files
 from edgellm.distributed.supply.part_folder import SPARE_BYTES, read_told
 from edgellm.distributed.supply.told_model import name_of, told_of
 from edgellm.errors import ConfigError, ConversionError
@@ -65,7 +65,7 @@ def write_part(
     """
     told = told_of(checkpoint)
     _begin(folder, name_of(told))
-    files = part_files(checkpoint, layers, None)
+    files = part_files(checkpoint, Wanted(layers))
     total = sum(file.nbytes for file in files)
     with kept_digests() as kept:
 

@@ -220,7 +220,7 @@ def test_what_the_first_machine_may_not_ask(folder):
     with pytest.raises(MachineError, match="which model"):
         _ = held.checkpoint
     held.answer({"ask": "model", "model": told_of(read_checkpoint(folder))}, nothing)
-    for layer in (-1, 4):
+    for layer in (-1, 5):  # behind the last one is what is outside the layers
         with pytest.raises(MachineError, match="the model has not"):
             held.answer({"ask": "held", "layers": [layer]}, nothing)
     with pytest.raises(MachineError, match="nobody here knows"):
