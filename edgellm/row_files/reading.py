@@ -133,7 +133,7 @@ class _Reader:
         except UnicodeDecodeError:
             return None  # whose line is told
         decoder = json.JSONDecoder()
-        rows = []
+        rows: list[Row] = []
         place, counted, line = 0, 0, 1
         while True:
             while place < len(text) and text[place] in BLANK:

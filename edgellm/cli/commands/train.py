@@ -88,7 +88,7 @@ def train(
     )
     # questions are answered here alone
     asker = _asker(replace(load, machines=None), training)
-    with open_run(request, asker) as run:
+    with open_run(request, asker, show_doing) as run:
         _say_plan(run, settings.batch)
         with show_training() as shown:
             _follow(run, shown)
@@ -172,6 +172,8 @@ def _follow(run: TrainingRun, shown: StepsView) -> None:
                 )
             )
     except ConversionError:  # the disk has refused already
+        if run.saved is not None:
+            shown.note(f"step {run.saved} is saved: with --resume the command goes on from there")
         raise
     except NotFiniteError:
         shown.note("the last save stays: numbers that came later are of no use")

@@ -106,7 +106,8 @@ def measure_rate_of_all(
         for part in number_shapes(config)
     ]
     tokens = max(2, min(tokens, MOST_TOKENS))
-    batch = MicroBatch.of([TrainingSequence((0,) * tokens, (0,) * tokens)])
+    zeros = token_ids((0,) * tokens)
+    batch = MicroBatch.of([TrainingSequence(zeros, zeros)])
     model = LearnedModel(config, engine_for(load), keeps_results=True)
     seconds = _median_seconds(lambda: model.gradients([batch], numbers), least=LEAST_REPEATS)
     ours = layers * layer_numbers(checkpoint) + config.vocab_size * config.hidden_size

@@ -17,6 +17,7 @@ from edgellm.checkpoint.safetensors_file import (
     read_header,
     write_tensors,
 )
+from edgellm.converters.destination import require_space
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.strict_json import parse_json
@@ -25,6 +26,9 @@ from edgellm.training.low_rank import Change
 FILE = "training.safetensors"
 SCHEMA = "4"
 PARTS = ("numbers", "means", "squares")
+
+COPIES_ON_DISK = 2 * len(PARTS) + 1
+"""Of the numbers, while a save takes the place of another; what is learned is there alone, too."""
 
 OWN = ("epochs", "steps", "day")
 """Facts that a run which goes on may have others of: it may go on for longer."""
@@ -79,6 +83,24 @@ class SavedState:
             "losses": json.dumps(self.losses),
         }
         write_tensors(folder / FILE, tensors, metadata=metadata)
+
+
+def require_room(folder: Path, learned: int) -> None:
+    """Raise ConversionError where a disk has no room for a save beside the one before it.
+
+    Args:
+        folder: that a run writes to, which need not be there.
+        learned: numbers.
+    """
+    there = 0
+    if folder.is_dir():
+        there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    require_space(
+        folder,
+        max(0, COPIES_ON_DISK * 4 * learned - there),
+        spare=0,
+        hint="free some space, or name a folder on another disk",
+    )
 
 
 def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedState:

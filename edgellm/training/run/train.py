@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from edgellm.training.page.training_page import PageFacts, training_page
 from edgellm.training.run.page_facts import PAGE, data_table, page_facts
 from edgellm.training.run.preparation import Preparation, prepare
 from edgellm.training.run.request import TrainRequest
+from edgellm.training.run.saved_state import require_room
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.trainer import MeanLoss, StepReport, Trainer
 from edgellm.training.together.learner import TogetherLearner
@@ -58,12 +59,20 @@ class EpochReport:
     valid_figures: Mapping[str, float] = field(default_factory=dict)
 
 
+Show = Callable[[], AbstractContextManager[Callable[[str], None]]]
+
+
+def _show_nothing() -> AbstractContextManager[Callable[[str], None]]:
+    return nullcontext(lambda _name: None)
+
+
 class TrainingRun:
     """A run that is ready: data are read, memory is planned, and the model is open.
 
     Args:
         request: what is asked for.
         ask: asks the model questions before it opens here, and after; None asks nothing.
+        show: shows what is being done while it lasts; yields a callback of its name.
 
     Attributes:
         answers: to these questions.
@@ -72,10 +81,15 @@ class TrainingRun:
         memory: what it takes.
         trainer: takes the steps.
         notes: what a person should know of its records and its length, in sentences.
+        saved: steps of the last whole save; None: there is none yet.
     """
 
-    def __init__(self, request: TrainRequest, ask: Ask | None = None) -> None:
-        prepared = prepare(request)
+    def __init__(
+        self, request: TrainRequest, ask: Ask | None = None, show: Show = _show_nothing
+    ) -> None:
+        with show() as doing:
+            doing("reading the records")
+            prepared = prepare(request)
         self._request = request = prepared.request
         self.template: Template = prepared.template
         self.data: Rendered = prepared.data
@@ -91,6 +105,7 @@ class TrainingRun:
         )
         start = None if request.start is None else request.start.folder
         self.answers.before(prepared.asked_of, prepared.tokenizer, request.model, start)
+        self.saved: int | None = None if prepared.state is None else prepared.state.step
         self._learner = prepared.open()
         self._is_open = True
         try:
@@ -137,6 +152,7 @@ class TrainingRun:
             ReadError: a layer cannot be read.
         """
         trainer = self.trainer
+        require_room(destination_path(self._request.folder), self._learned)
         self.save()  # where the disk refuses, it does so now
         self.answers.save()
         if self._valid and not trainer.history:
@@ -157,13 +173,15 @@ class TrainingRun:
     def save(self) -> None:
         """Write the run, its adapter and its page as they are. Raises ConversionError."""
         request = self._request
+        folder = destination_path(request.folder)  # a link may lead to where nothing is yet
         try:
-            request.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(request.folder, error) from error
         self._log.save()  # first: it may have steps that the run takes again, and never too few
         of_machines = {} if self._together is None else self._together.facts()
         self.trainer.save(request.folder, {**self._facts, **of_machines})
+        self.saved = self.trainer.step
         self._save_page()
 
     def answer(self) -> None:
@@ -239,12 +257,15 @@ class TrainingRun:
 
 
 @contextmanager
-def open_run(request: TrainRequest, ask: Ask | None = None) -> Iterator[TrainingRun]:
+def open_run(
+    request: TrainRequest, ask: Ask | None = None, show: Show = _show_nothing
+) -> Iterator[TrainingRun]:
     """Hold the folder that a run writes to, and yield the run; close it at the end.
 
     Args:
         request: what is asked for.
         ask: as ``TrainingRun`` has it.
+        show: likewise.
 
     Raises:
         ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
@@ -256,7 +277,7 @@ def open_run(request: TrainRequest, ask: Ask | None = None) -> Iterator[Training
     make_folder_of(path)
     if path.exists() and not path.is_dir():
         raise ConversionError(f"{request.folder} is a file", hint="name a folder")
-    with file_lock(path, "edgellm train"), closing(TrainingRun(request, ask)) as run:
+    with file_lock(path, "edgellm train"), closing(TrainingRun(request, ask, show)) as run:
         yield run
 
 

@@ -3,9 +3,11 @@
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from support.disk_limits import file_size_limit
 from support.folders import fused, rewritten
 from support.task_files import write_rows
 from support.tiny import CONFIGS, LLAMA, write_model
@@ -55,7 +57,66 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_next_step(model, data, 
         with pytest.raises(ConversionError) as refused, open_run(request(model, data, out)):
             pass
         assert refused.value.hint
+        assert "is a file" in refused.value.message
     assert file.read_text() == "mine"
+
+
+def test_the_root_of_all_folders_is_no_place(model, data):
+    with pytest.raises(ConversionError, match="root of all folders") as refused:
+        run(request(model, data, Path("/")))
+    assert refused.value.hint == "name a folder in it"
+
+
+def test_a_link_to_a_folder_that_is_not_there_leads_to_it(model, data, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    run(request(model, data, tmp_path / "link"))
+    assert (tmp_path / "far" / FILE).exists()
+
+
+def test_a_disk_without_room_for_a_later_save_is_told_before_the_first_step(
+    model, data, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    with open_run(request(model, data, out)) as opened:
+        learned = sum(array.size for part in opened.trainer.numbers for array in part.values())
+    most = 4 * learned * 7  # twice with both moments, and alone
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(1 << 40, 1 << 40, most - 1))
+    with pytest.raises(ConversionError, match="more than the disk has free") as refused:
+        run(request(model, data, out))
+    assert "another disk" in refused.value.hint
+    assert not out.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(1 << 40, 1 << 40, most))
+    run(request(model, data, out))
+    there = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    assert 4 * learned * 4 < there < most
+    # what is there already has its room
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(1 << 40, 1 << 40, most - there))
+    run(replace(request(model, data, out, steps=3), resume=True))
+
+
+def test_where_a_run_goes_on_is_said_when_the_disk_is_full(model, data, tmp_path, capsys):
+    words = [
+        "train",
+        model,
+        data,
+        tmp_path / "out",
+        "--batch",
+        "2",
+        "--answers",
+        "0",
+        "--on",
+        "all",
+    ]
+    words += ["--save-every", "1", "--max-tokens", "64", "--memory", "1GB", "--steps", "2"]
+    assert main(list(map(str, words))) == 0
+    words += ["--resume", "--steps", "4"]
+    whole = (tmp_path / "out" / FILE).read_bytes()
+    with file_size_limit(len(whole) // 2):
+        assert main(list(map(str, words))) != 0
+    said = capsys.readouterr().err
+    assert "step 2 is saved: with --resume the command goes on from there" in said
+    assert (tmp_path / "out" / FILE).read_bytes() == whole
 
 
 def test_the_folder_that_one_is_in_may_be_named(model, data, tmp_path, monkeypatch):
