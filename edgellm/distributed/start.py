@@ -91,16 +91,20 @@ class StartedMachines:
         """End them."""
         self._end()
 
-    def wait_until_ready(self, seconds: float) -> None:
-        """Wait for all machines, those started by hand too.
+    def wait_until_ready(self, seconds: float | None) -> None:
+        """Wait for all machines, those started by hand too; None: however long it takes.
 
         Raises MachineError where one does not come, or has other versions.
         """
-        ends = time.monotonic() + seconds
+        begun = time.monotonic()
         for machine in self._machines:
+            said = ""
             while "error" in (facts := machine_status(machine, self._secret.encode())):
                 self._look()
-                if time.monotonic() > ends:
+                if machine.ssh is None and facts["error"] != said:
+                    said = facts["error"]
+                    self._say(f"waiting: {said}")
+                if seconds is not None and time.monotonic() > begun + seconds:
                     raise MachineError(
                         f"{facts['error']}, for {seconds:.0f} s",
                         hint="see what it said above, or use a longer --wait",

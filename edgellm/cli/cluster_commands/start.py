@@ -18,6 +18,11 @@ Hosts = Annotated[
     ),
 ]
 
+WAIT_SECONDS = 60.0
+"""What machines that are started by ssh may take, their imports from a cold disk included."""
+
+MAX_WAIT_SECONDS = 1e6
+
 
 def start(
     model: options.Model,
@@ -32,13 +37,14 @@ def start(
         ),
     ] = "edgellm",
     wait: Annotated[
-        float,
+        float | None,
         Option(
             metavar="SECONDS",
-            help="How long the machines may take to be there.",
+            help="How long the machines may take to be there; default: 60, or as long as it takes "
+            "where one is started by hand.",
             rich_help_panel=headings.SERVER,
         ),
-    ] = 60.0,
+    ] = None,
 ) -> None:
     """Make a new secret, and start the other machines of a file by ssh, until Ctrl-C.
 
@@ -52,17 +58,22 @@ def start(
     from edgellm.distributed.links.secret import new_secret, write_secret
     from edgellm.distributed.start import StartedMachines, join_words
     from edgellm.files.given_path import given_path
+    from edgellm.setting_values import number
 
+    if wait is not None:
+        number("--wait", wait, 0, MAX_WAIT_SECONDS)
     path = given_path(hosts)
     machines, secret = read_machines(path)[1:], new_secret()
     write_secret(secret_file(path), secret)
-    for machine in machines:
-        if machine.ssh is None:
-            words = shlex.join(join_words(machine, model, secret_file(path).name))
-            terminal.note(
-                f"on the machine at {machine.address.host}, beside a copy of {secret_file(path)}: "
-                f"{edgellm} {words}"
-            )
+    by_hand = [machine for machine in machines if machine.ssh is None]
+    for machine in by_hand:
+        words = shlex.join(join_words(machine, model, secret_file(path).name))
+        terminal.note(
+            f"on the machine at {machine.address.host}, beside a copy of {secret_file(path)}: "
+            f"{edgellm} {words}"
+        )
+    if wait is None and not by_hand:
+        wait = WAIT_SECONDS
     with StartedMachines(machines, model, secret, edgellm=edgellm, say=terminal.note) as started:
         started.wait_until_ready(wait)
         terminal.note(f"all are there: edgellm chat {model} --machines {hosts}; Ctrl-C ends them")

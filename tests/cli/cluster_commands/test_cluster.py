@@ -13,7 +13,7 @@ import time
 
 import pytest
 from support.clusters import members
-from support.member_processes import one_member
+from support.member_processes import MemberProcess, one_member
 from support.ports import free_ports
 from support.processes import started
 
@@ -146,6 +146,26 @@ def test_machines_started_by_hand_are_told_how(folder, tmp_path, edgellm):
     words = f"cluster join {folder} --secret hosts.json.secret --address 127.0.0.1 --port 1"
     assert f"edgellm {words} --memory 8GB" in said
     assert "cannot be reached" in said
+    code, _, said = edgellm("cluster", "start", folder, hosts, "--wait", "-1")
+    assert code == 2
+    assert "--wait" in said
+
+
+def test_a_machine_that_is_started_by_hand_may_take_as_long_as_it_takes(folder, tmp_path):
+    [port] = free_ports(1)
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text(json.dumps([["127.0.0.1"], {"ips": [f"127.0.0.1:{port}"]}]))
+    words = [sys.executable, "-m", "edgellm", "cluster", "start", str(folder), str(hosts)]
+    with started(words, stderr=subprocess.PIPE, text=True) as cluster:
+        assert "cluster join" in cluster.stderr.readline()
+        refused = f"waiting: machine 127.0.0.1:{port} cannot be reached"
+        assert cluster.stderr.readline().startswith(refused)
+        # one that has copied the secret of an earlier start is told apart from one that is missing
+        with MemberProcess(folder, new_secret(), port=port):
+            assert "has another secret" in cluster.stderr.readline()
+        with MemberProcess(folder, secret_file(hosts).read_text().strip(), port=port):
+            while "all are there" not in (line := cluster.stderr.readline()):
+                assert line.startswith("waiting: machine")
 
 
 def test_plan_says_what_each_machine_holds(folder, tmp_path, edgellm):
