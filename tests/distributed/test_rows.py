@@ -92,6 +92,23 @@ def test_long_prompts_chats_and_cancelled_answers(quantized, tmp_path):
         assert all(peer._replies.qsize() <= 2 for peer in llm.model.layers.peers)
 
 
+def test_the_first_of_many_prompts_side_by_side_moves_the_memory_that_steps_point_to(
+    quantized, tmp_path
+):
+    """Once in this process it ended in a segmentation fault: attention's steps had no owner."""
+    load = {"context": 200, "threads": 1, "memory": "500MB"}
+    prompts = [[token] * 20 for token in (9, 8)]
+    with edgellm.load(quantized, **load) as llm:
+        one = [completion.text for completion in llm.generate_batch(prompts, max_tokens=4)]
+    with (
+        members(quantized, tmp_path, ["500MB"]) as hosts,
+        edgellm.load(quantized, machines=hosts, split="rows", **load) as llm,
+    ):
+        many = [completion.text for completion in llm.generate_batch(prompts, max_tokens=4)]
+    assert many == one
+
+
+@pytest.mark.filterwarnings("ignore:machine .* is back:RuntimeWarning")
 def test_a_machine_that_comes_back_has_its_rows_again(quantized, tmp_path):
     load = {"context": CONTEXT, "threads": 1, "memory": "500MB", "machine_wait": 0}
     secret = new_secret()

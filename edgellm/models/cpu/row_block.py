@@ -121,6 +121,8 @@ class RowBlock:
         self._engine = block.engine
         self._columns = columns
         self._known = KnownCalls()
+        # the steps of a stage point into it, and nobody else may have it
+        self._attends: AttentionOfLayers | None = None
         self._change: LayerChange | None = None
         # by an adapter's change: with it beside them
         self._weights: dict[LayerChange | None, LayerWeights] = {None: block.weights}
@@ -191,6 +193,7 @@ class RowBlock:
             return self._steps_of(stage, size), ()
         if attention is None or attention.version != self._engine.workspace.version:
             attention = self._attention(spans, layer, size)
+        self._attends = attention
         block = self._block
         steps, memories = attention.of(layer)
         if block.rotations is not None:
