@@ -20,7 +20,6 @@ from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.distributed.supply.told_model import told_of
 from edgellm.errors import (
     ConfigError,
-    MachineError,
     MemoryBudgetError,
     UnsupportedModelError,
 )
@@ -91,7 +90,7 @@ def gather(checkpoint: AnyCheckpoint, settings: LoadSettings, stack: ExitStack) 
     model = _require_layers(checkpoint)
     if settings.split == "rows":
         require_rows(model, settings)
-    peers = call_machines(model, settings, stack, parts=True)
+    peers = call_machines(model, settings, stack)
     budgets = [budget_for(settings), *(peer.facts["budget"] for peer in peers)]
     adapter, changes = _read_adapter(model, settings)
     settings = replace(settings, adapter=None)
@@ -120,12 +119,8 @@ def machines_of(settings: LoadSettings) -> list[Machine]:
     return read_machines(given_path(settings.machines or ""))
 
 
-def call_machines(
-    model: Checkpoint, settings: LoadSettings, stack: ExitStack, *, parts: bool = False
-) -> list[Peer]:
-    """Call the other machines; ``stack`` lets them go.
-
-    With ``parts`` a machine may lack the model, and is told of it.
+def call_machines(model: Checkpoint, settings: LoadSettings, stack: ExitStack) -> list[Peer]:
+    """Call the other machines; ``stack`` lets them go. One that lacks the model is told of it.
 
     Raises MachineError where one cannot be reached, refuses, or is not like this one.
     """
@@ -139,13 +134,8 @@ def call_machines(
         require_alike(machine.name, versions(), peer.facts["versions"], "version")
         if not lacks_folder(peer):
             require_alike(machine.name, own, peer.facts["files"], "file")
-        elif parts:
-            peer.request({"ask": "model", "model": told_of(model)})
         else:
-            raise MachineError(
-                f"machine {machine.name} has not got the model, and needs all of it for training",
-                hint="copy the folder there, and name it to edgellm cluster join",
-            )
+            peer.request({"ask": "model", "model": told_of(model)})
         peers.append(peer)
     return peers
 

@@ -22,7 +22,8 @@ def part(
         str,
         Option(
             metavar="16-31",
-            help="Which layers, counted from 0; edgellm plan MODEL --machines says whose.",
+            help="Which layers, counted from 0; edgellm plan MODEL --machines says whose. "
+            "all: what training of adapters needs.",
             rich_help_panel=headings.OUTPUT,
         ),
     ],
@@ -52,7 +53,10 @@ def part(
     if json:
         terminal.write_json({"folder": str(target), "layers": numbers, "bytes": nbytes})
         return
+    held = plural(len([number for number in numbers if number < len(checkpoint.layers)]), "layer")
+    if len(checkpoint.layers) in numbers:
+        held += " and what is outside them"
     terminal.note(
-        f"{plural(len(numbers), 'layer')}, {size(nbytes)}, of {size(checkpoint.nbytes)}; on the "
+        f"{held}, {size(nbytes)}, of {size(checkpoint.nbytes)}; on the "
         f"other machine: edgellm cluster join {shlex.quote(folder)}"
     )

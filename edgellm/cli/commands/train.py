@@ -14,7 +14,7 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.train_options import TRAIN_OPTIONS, TrainOptions
 from edgellm.cli.signals.stop_signals import STOP
-from edgellm.console.progress import show_doing
+from edgellm.console.progress import show_doing, show_sending
 from edgellm.console.terminal import note, say, write_json
 from edgellm.console.training.end_view import show_answers, show_epochs
 from edgellm.console.training.steps_view import ShownStep, StepsView, show_training
@@ -88,7 +88,7 @@ def train(
     )
     # questions are answered here alone
     asker = _asker(replace(load, machines=None), training)
-    with open_run(request, asker, show_doing) as run:
+    with show_sending() as sending, open_run(request, asker, show_doing, sending) as run:
         _say_plan(run, settings.batch)
         with show_training() as shown:
             _follow(run, shown)

@@ -26,10 +26,14 @@ PartProgress = Callable[[str, int, int], None]
 def parse_layers(text: str, count: int) -> list[int]:
     """Return the layers of ``16-31`` or ``0,4-7``, of a model that has ``count``.
 
+    ``all`` are these, and what is outside them: the number behind the last.
+
     Raises ConfigError.
     """
+    if text.strip() == "all":
+        return list(range(count + 1))
     layers: set[int] = set()
-    hint = f"the model has layers 0 to {count - 1}: write 0-{count // 2 - 1}, or 0,2,4-6"
+    hint = f"the model has layers 0 to {count - 1}: write 0-{count // 2 - 1}, 0,2,4-6, or all"
     for part in text.split(","):
         first, dash, last = (word.strip() for word in part.partition("-"))
         if not dash:

@@ -169,7 +169,7 @@ def forecast_together(
     first = first_changed(settings.lora, checkpoint.config.num_hidden_layers)
     layout = Layout(shapes_of(task, checkpoint.config))
     with ExitStack() as stack:
-        peers = call_machines(checkpoint, load, stack, parts=is_full)
+        peers = call_machines(checkpoint, load, stack)
         count = len(peers) + 1
         budgets = [budget_for(load), *(peer.facts["budget"] for peer in peers)]
         plans = [

@@ -9,10 +9,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.models.arithmetic import engine_for
+from edgellm.reading.disk_reader import Reader
 from edgellm.settings import LoadSettings
 from edgellm.training.full.passes import LearnedModel
 from edgellm.training.full.weights import number_shapes
@@ -58,7 +60,12 @@ def assumed_rate() -> ArithmeticRate:
 
 
 def measure_rate(
-    checkpoint: Checkpoint, lora: LoraSettings, load: LoadSettings, *, tokens: int
+    checkpoint: Checkpoint,
+    lora: LoraSettings,
+    load: LoadSettings,
+    *,
+    tokens: int,
+    reader: Reader | None = None,
 ) -> ArithmeticRate:
     """Return how fast one layer goes there and back, filled with the model's own weights.
 
@@ -67,6 +74,7 @@ def measure_rate(
         lora: what is learned.
         load: which arithmetic.
         tokens: of a step.
+        reader: gives the weights; None: the model's files do.
 
     Raises:
         ReadError: a file cannot be read.
@@ -76,6 +84,9 @@ def measure_rate(
         checkpoint,
         config=replace(checkpoint.config, num_hidden_layers=1),
         layers=checkpoint.layers[middle : middle + 1],
+        # a token's row is no arithmetic, and the embedding may be on another machine
+        embed_tokens=checkpoint.output_matrix,
+        lm_head=None,
     )
     tokens = max(2, min(tokens, MOST_TOKENS))
     # a token alone is asked for: the output matrix has little to do
@@ -83,8 +94,9 @@ def measure_rate(
     batch = MicroBatch.of([TrainingSequence(token_ids((0,) * tokens), token_ids(asked))])
     lora = replace(lora, layers=None, dora=False, ranks={}, alphas={}, left_out=())
     changes = initial_changes(one.config, lora, 0)
-    opened = OpenModel(one, lora, LayersInMemory([0]), load)
-    with closing(opened):
+    opened = OpenModel(one, lora, LayersInMemory([0]), load, reader=reader)
+    # numbers that a reader makes up may overflow
+    with closing(opened), np.errstate(all="ignore"):
         seconds = _median_seconds(lambda: step_gradients(opened.model, [batch], changes))
     return ArithmeticRate(OPERATIONS * layer_numbers(checkpoint) * tokens / seconds, measured=True)
 

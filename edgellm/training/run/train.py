@@ -17,6 +17,7 @@ from edgellm.errors import ConversionError
 from edgellm.files.atomic import write_file
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
+from edgellm.runtime.loader import SendProgress
 from edgellm.training.answers.kept_answers import Ask, KeptAnswers
 from edgellm.training.data.conversations import Template
 from edgellm.training.data.rendering import Rendered
@@ -73,6 +74,7 @@ class TrainingRun:
         request: what is asked for.
         ask: asks the model questions before it opens here, and after; None asks nothing.
         show: shows what is being done while it lasts; yields a callback of its name.
+        sending: told of what is sent to other machines that have not got the model.
 
     Attributes:
         answers: to these questions.
@@ -85,11 +87,15 @@ class TrainingRun:
     """
 
     def __init__(
-        self, request: TrainRequest, ask: Ask | None = None, show: Show = _show_nothing
+        self,
+        request: TrainRequest,
+        ask: Ask | None = None,
+        show: Show = _show_nothing,
+        sending: SendProgress | None = None,
     ) -> None:
         with show() as doing:
             doing("reading the records")
-            prepared = prepare(request)
+            prepared = prepare(request, sending)
         self._request = request = prepared.request
         self.template: Template = prepared.template
         self.data: Rendered = prepared.data
@@ -258,14 +264,16 @@ class TrainingRun:
 
 @contextmanager
 def open_run(
-    request: TrainRequest, ask: Ask | None = None, show: Show = _show_nothing
+    request: TrainRequest,
+    ask: Ask | None = None,
+    show: Show = _show_nothing,
+    sending: SendProgress | None = None,
 ) -> Iterator[TrainingRun]:
     """Hold the folder that a run writes to, and yield the run; close it at the end.
 
     Args:
         request: what is asked for.
-        ask: as ``TrainingRun`` has it.
-        show: likewise.
+        ask, show, sending: as ``TrainingRun`` has them.
 
     Raises:
         ConfigError, FormatError, MemoryBudgetError, ModelNotFoundError, ReadError: something does
@@ -277,7 +285,10 @@ def open_run(
     make_folder_of(path)
     if path.exists() and not path.is_dir():
         raise ConversionError(f"{request.folder} is a file", hint="name a folder")
-    with file_lock(path, "edgellm train"), closing(TrainingRun(request, ask, show)) as run:
+    with (
+        file_lock(path, "edgellm train"),
+        closing(TrainingRun(request, ask, show, sending)) as run,
+    ):
         yield run
 
 

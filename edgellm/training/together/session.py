@@ -66,6 +66,8 @@ class TrainingSession(Session):
     def _learn(self, head: Mapping[str, Any], body: memoryview) -> Mapping[str, Any]:
         """Open the model for training; return how it computes, and how much of a step it takes."""
         self._free()
+        if "digests" in head:  # the model was sent, or its layers were carried here
+            self._held.prepare(head)
         settings = settings_from(head["settings"], self._settings)
         self._task = task_from(head["task"])
         self._layout = Layout(shapes_of(self._task, self._checkpoint.config))
@@ -121,7 +123,7 @@ class TrainingSession(Session):
         """Measure how fast a layer goes there and back: operations per second."""
         settings, task = settings_from(head["settings"], self._settings), task_from(head["task"])
         with borrowed_stream():
-            return rate_of(task, self._checkpoint, settings)
+            return rate_of(task, self._checkpoint, settings, self._held.step_reader())
 
     def _share_of(
         self, head: Mapping[str, Any], body: memoryview

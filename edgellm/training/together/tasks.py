@@ -9,6 +9,7 @@ from typing import Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.reading.disk_reader import Reader
 from edgellm.settings import LoadSettings
 from edgellm.training.full.memory import FullMemory
 from edgellm.training.full.weights import number_shapes
@@ -51,12 +52,22 @@ def operations_of(task: Task, checkpoint: Checkpoint) -> int:
     return each * matrix_numbers(checkpoint)
 
 
-def rate_of(task: Task, checkpoint: Checkpoint, load: LoadSettings) -> float:
-    """Measure operations per second of such a task here. Raises ReadError."""
+def rate_of(
+    task: Task, checkpoint: Checkpoint, load: LoadSettings, reader: Reader | None = None
+) -> float:
+    """Measure operations per second of such a task here. Raises ReadError.
+
+    Args:
+        task: what is learned.
+        checkpoint: the model.
+        load: which arithmetic.
+        reader: gives the weights of a layer; None: the files do.
+    """
     tokens = min(task.micro_tokens, task.step_tokens)
     if isinstance(task, FullTask):
         return measure_rate_of_all(checkpoint, load, tokens=tokens).operations
-    return measure_rate(checkpoint, task.lora, load, tokens=task.micro_tokens).operations
+    rate = measure_rate(checkpoint, task.lora, load, tokens=task.micro_tokens, reader=reader)
+    return rate.operations
 
 
 def open_for_another(

@@ -13,8 +13,11 @@ from edgellm.distributed.gathered import call_machines, machines_of
 from edgellm.distributed.links.link import MAX_BODY_BYTES
 from edgellm.distributed.parts.part import arithmetic_facts, shared_settings
 from edgellm.distributed.remote.peer import Peer, asking_all
+from edgellm.distributed.supply.part_file import Wanted
+from edgellm.distributed.supply.sending import supplied
 from edgellm.errors import ConfigError
 from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.runtime.loader import SendProgress
 from edgellm.settings import LoadSettings
 from edgellm.training.learners.adapted_model import Numbers
 from edgellm.training.learners.adapter_memory import COPIES
@@ -52,6 +55,7 @@ class Together:
             are measured.
         asks: whether the model answers questions here before it learns.
         data: bytes of all sequences, which are here.
+        sending: told of what is sent to machines that have not got the model.
 
     Attributes:
         memory: of this machine.
@@ -70,6 +74,7 @@ class Together:
         shares: Sequence[float] | None = None,
         asks: bool = False,
         data: int = 0,
+        sending: SendProgress | None = None,
     ) -> None:
         count = len(machines_of(load))
         if shares is not None and len(shares) != count:
@@ -78,7 +83,7 @@ class Together:
                 hint="give one number for each machine, this one first: --shares 2,1",
             )
         self._task, self._checkpoint, self._load = task, checkpoint, load
-        self._given, self._count = shares, count
+        self._given, self._count, self._sending = shares, count, sending
         self._layout = Layout(shapes_of(task, checkpoint.config))
         if self._layout.nbytes > MAX_NUMBERS_BYTES:
             raise ConfigError(
@@ -104,12 +109,7 @@ class Together:
         Raises MachineError.
         """
         with ExitStack() as stack:
-            self._call(stack)
-
-    def _call(self, stack: ExitStack) -> list[Peer]:
-        # of a model that is learned whole, all numbers are sent: the others need no file of it
-        whole = isinstance(self._task, FullTask)
-        return call_machines(self._checkpoint, self._load, stack, parts=whole)
+            call_machines(self._checkpoint, self._load, stack)
 
     def open(self, open_own: OpenOwn, start: Numbers | None = None) -> TogetherLearner[Any]:
         """Open the model on all machines.
@@ -133,13 +133,14 @@ class Together:
         }
         body = layout.parts(start.numbers()) if start is not None else []
         with ExitStack() as on_failure:
-            peers = self._call(on_failure)
+            peers = call_machines(checkpoint, self._load, on_failure)
+            openings = [{**opening, **telling} for telling in self._supplied(peers)]
 
             def look_up() -> None:
                 for peer in peers:
                     peer.require_there()
 
-            with asking_all(peers, [opening] * len(peers), body) as replies:
+            with asking_all(peers, openings, body) as replies:
                 own = open_own(task, checkpoint, self.memory, self._load, look_up=look_up)
                 on_failure.callback(own.close)
                 answers = [answer for answer, _ in replies()]
@@ -157,6 +158,13 @@ class Together:
             for peer, answer in zip(peers, answers, strict=True)
         }
         return learner
+
+    def _supplied(self, peers: Sequence[Peer]) -> list[dict[str, Any]]:
+        """Send machines what they lack of the model; return what each has to be told of that."""
+        if isinstance(self._task, FullTask):  # all numbers are sent with each step
+            return [{} for _ in peers]
+        whole = Wanted(range(len(self._checkpoint.layers) + 1))
+        return supplied(self._checkpoint, peers, [whole] * len(peers), self._sending)
 
     def _said_of_links(self, peers: Sequence[Peer], trips: Sequence[float]) -> list[str]:
         """Measure all machines at once; return what the links cost beside the arithmetic."""

@@ -11,6 +11,7 @@ from edgellm.errors import ConfigError, ConversionError, FormatError
 def test_layers_as_they_are_written():
     assert parse_layers("1-3", 8) == [1, 2, 3]
     assert parse_layers("7, 0-1,1", 8) == [0, 1, 7]
+    assert parse_layers("all", 2) == [0, 1, 2]  # with what is outside them
     for wrong in ("", "8", "3-2", "1-8", "x", "-1", "1-", "0-9999999", "²"):
         with pytest.raises(ConfigError) as raised:
             parse_layers(wrong, 8)

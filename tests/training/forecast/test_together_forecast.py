@@ -7,6 +7,7 @@ from support.clusters import members
 from support.training import in_four_bits
 
 from edgellm.cli.app import main
+from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.training.together.session import TrainingSession
 
 
@@ -17,7 +18,9 @@ def folder(tmp_path_factory):
 
 def test_each_machine_has_a_share_and_the_last_one_says_the_time(folder, tmp_path, capsys):
     options = ["--train", "--batch", "4", "--max-tokens", "32", "--memory", "1GB"]
-    with members(folder, tmp_path, ["500MB"], make_session=TrainingSession) as hosts:
+    # the other one has not got the model
+    session = {"make_session": TrainingSession, "held": PartFolder}
+    with members(None, tmp_path, ["500MB"], **session) as hosts:
         words = ["plan", str(folder), *options, "--machines", str(hosts)]
         assert main([*words, "--json"]) == 0
         plan = json.loads(capsys.readouterr().out)

@@ -1,6 +1,7 @@
 """Steps that machines share are those of one machine, and runs go on bit for bit."""
 
 import dataclasses
+import shutil
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -13,6 +14,7 @@ from support.training import LORA, in_four_bits, moved, numbers_of, torch_loss
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
+from edgellm.distributed.supply.part_folder import PartFolder, part_cache
 from edgellm.errors import ConfigError, MachineError, MemoryBudgetError
 from edgellm.settings import LoadSettings
 from edgellm.training.adapter_folder import write_adapter
@@ -49,8 +51,8 @@ def request(folder, data, out, *, hosts=None, shares=None, memory="1GB", lora=LO
 
 
 @contextmanager
-def machines(folder, place, budgets=("1GB",), make_session=TrainingSession):
-    with members(folder, place, budgets, make_session=make_session) as hosts:
+def machines(folder, place, budgets=("1GB",), make_session=TrainingSession, held=None):
+    with members(folder, place, budgets, make_session=make_session, held=held) as hosts:
         yield hosts
 
 
@@ -174,9 +176,12 @@ def test_unequal_shares_of_three_machines_that_read_their_layers(folder, tmp_pat
         for copies in (COPIES + 2, MEMBER_COPIES)
     )
     own += held  # all records are here
-    with machines(folder, tmp_path / "hosts", [other, other]) as hosts:
+    sent = []
+    # which have not got the model
+    with machines(None, tmp_path / "hosts", [other, other], held=PartFolder) as hosts:
         asked = request(folder, data, tmp_path / "two", hosts=hosts, shares=(3, 1, 1), memory=own)
-        with open_run(asked) as run:
+        with open_run(asked, sending=lambda *step: sent.append(step)) as run:
+            assert len({name for name, done, total in sent if done == total}) == 2
             assert sum("at most 4 read a step" in note for note in run.notes) == 2
             assert run.memory.reads == 4
             two = [step for step in run.run() if hasattr(step, "norm")]
@@ -186,6 +191,7 @@ def test_unequal_shares_of_three_machines_that_read_their_layers(folder, tmp_pat
         assert other.norm == pytest.approx(own.norm, rel=1e-5)
         assert max(other.shares, key=other.shares.get) == "here"
     assert near(expected, found) < 1e-5
+    shutil.rmtree(part_cache())
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, tmp_path):
