@@ -19,6 +19,8 @@ from edgellm.bench.studies.federation.processes import Process, federate
 from edgellm.cli.app import main
 from edgellm.federation.saved_rounds import FILE
 
+pytestmark = pytest.mark.slow
+
 LESSON = ["--rank", "2", "--max-tokens", "64", "--batch", "2", "--rate", "1e-2", "--dropout", "0"]
 DEVICE = ["--memory", "500MB", "--threads", "1"]
 
