@@ -33,11 +33,16 @@ def statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif isinstance(node, ast.If) and _is_for_types(node.test):
             for statement in node.orelse:
                 yield from statements(statement)
-        else:
+        elif not isinstance(node, ast.expr):
             yield from statements(node)
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+    return name == "TYPE_CHECKING"
 
 
 def imports(module: str, path: Path, known: Mapping[str, Path]) -> set[str]:

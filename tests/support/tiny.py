@@ -1,6 +1,7 @@
 """Tiny random models in Hugging Face's form, one of every kind; writing them needs no torch."""
 
 import json
+from functools import cache, lru_cache
 from pathlib import Path
 
 import mlx.core as mx
@@ -182,10 +183,10 @@ def random_tensors(config, seed=0):
 
     NumPy's RandomState never changes its numbers.
     """
-    random = np.random.RandomState(seed)
-    tensors = {}
-    for name, shape in tensor_shapes(config).items():
-        noise = random.standard_normal(shape).astype(np.float32)
+    tensors, shapes = {}, tensor_shapes(config)
+    for (name, shape), noise in zip(
+        shapes.items(), _noises(tuple(map(tuple, shapes.values())), seed), strict=True
+    ):
         if "norm" in name:
             tensors[name] = 1 + 0.2 * noise
         elif len(shape) == 1:
@@ -195,6 +196,13 @@ def random_tensors(config, seed=0):
     if config.get("tie_word_embeddings"):  # a head of this scale, or the greedy text only repeats
         tensors["model.embed_tokens.weight"] *= 0.3
     return tensors
+
+
+@lru_cache(32)
+def _noises(shapes, seed):
+    """Draws for tensors of these shapes: hundreds of tests take the same ones."""
+    random = np.random.RandomState(seed)
+    return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
 def write_model(
@@ -233,10 +241,23 @@ def write_model(
 
 
 def write_tokenizer(path):
-    """Train a byte-level BPE on a few sentences, in the form of Llama 3.
+    """Write a byte-level BPE of a few sentences, in the form of Llama 3.
 
     The beginning is added, and chats have a template.
     """
+    (path / "tokenizer.json").write_text(_trained_tokenizer(), encoding="utf-8")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin|>",
+        "eos_token": "<|end|>",
+        "clean_up_tokenization_spaces": False,
+        "chat_template": TEMPLATE,
+    }
+    (path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+@cache
+def _trained_tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -252,12 +273,4 @@ def write_tokenizer(path):
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin|> $A", special_tokens=[("<|begin|>", BEGIN)]
     )
-    tokenizer.save(str(path / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|begin|>",
-        "eos_token": "<|end|>",
-        "clean_up_tokenization_spaces": False,
-        "chat_template": TEMPLATE,
-    }
-    (path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return tokenizer.to_str(pretty=True)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailabl
 KINDS = {"f16": mx.float16, "bf16": mx.bfloat16, "f32": mx.float32}
 # most of the time goes to compiling: nearly every example has a format of its own
 EXAMPLES = settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
