@@ -93,10 +93,10 @@ def test_a_place_that_is_read_is_waited_for(lock):
     while longest > IDLE_SECONDS / 2:  # whoever is held up that long may count as gone
         one, other = places(lock, 2)
         assert in_thread(read, one)
+        start = time.monotonic()
         assert read(one)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(read, other)
-            start = time.monotonic()
             longest = read_for(one, 0.1)
             done, given_way = waiting.done(), one.occupant.given_way
             longest = max(longest, time.monotonic() - start - 0.1)

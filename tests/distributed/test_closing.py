@@ -12,6 +12,8 @@ from edgellm.errors import ConfigError, MachineError
 
 SECONDS = 30
 
+pytestmark = pytest.mark.filterwarnings("ignore:machine .* is back:RuntimeWarning")
+
 
 @pytest.fixture
 def load(tiny_folder, tmp_path):
