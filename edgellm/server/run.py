@@ -37,7 +37,9 @@ def listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+        # with the number of the network, where an address of IPv6 names one
+        (found, *_) = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        listening.bind(found[4])
         listening.listen(BACKLOG)
         return listening
     except (OSError, OverflowError) as error:

@@ -38,12 +38,14 @@ def write_hosts(folder, ports, secret, *, host="127.0.0.1"):
 
 
 @contextmanager
-def members(model, place, memories, make_reader=open_reader, *, make_session=Session, held=None):
+def members(
+    model, place, memories, make_reader=open_reader, *, make_session=Session, held=None, said=None
+):
     """Machines in threads of this process, one per budget; yields the file that names them.
 
-    They have the folder ``model``, or what ``held`` makes of nothing.
+    They have the folder ``model``, or what ``held`` makes of nothing; lines go to ``said``.
     """
-    secret, said = new_secret(), []
+    secret, said = new_secret(), [] if said is None else said
     with ExitStack() as ended:
         found = []
         for memory in memories:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PORT = 47120
 
+BACKLOG = 64
+"""Clients that may wait for the door to open."""
+
 
 @expand_settings
 def server(
@@ -95,10 +98,9 @@ def server(
     from edgellm.console import terminal
     from edgellm.console.progress import converting_shown
     from edgellm.converters.destination import destination_path, make_folder_of
-    from edgellm.distributed.links.addresses import Address, require_private
+    from edgellm.distributed.links.addresses import Address, listening_socket, require_private
     from edgellm.federation.fleet import Rounds
     from edgellm.federation.flower.certificates import keys_in, make_keys
-    from edgellm.federation.flower.door import listening_socket
     from edgellm.federation.flower.library import require_flower
     from edgellm.federation.flower.superlink import SuperLink
     from edgellm.federation.rounds import Federation
@@ -125,7 +127,7 @@ def server(
             say=terminal.note,
         )
         folder = path.with_name(f"{path.name}.invitations")
-        with listening_socket(place) as opened:
+        with listening_socket(place, BACKLOG) as opened:
             bound = place._replace(port=opened.getsockname()[1])
             keys = keys_in(folder, bound, clients) if resume else None
             if keys is None:

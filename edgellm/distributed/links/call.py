@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from edgellm.distributed.links.addresses import NO_NETWORK
 from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.machines import Machine
@@ -22,10 +23,13 @@ def call(machine: Machine, secret: bytes, *, seconds: float = HANDSHAKE_SECONDS)
     try:
         connection = socket.create_connection(machine.address, timeout=seconds)
     except OSError as error:
+        reason = error.strerror or error
+        if isinstance(error, socket.gaierror):  # of numbers, which have no other reason
+            reason = NO_NETWORK
         raise MachineError(
-            f"machine {machine.name} cannot be reached at {machine.address}: "
-            f"{error.strerror or error}",
-            hint="run edgellm cluster join there, or edgellm cluster start here",
+            f"machine {machine.name} cannot be reached at {machine.address}: {reason}",
+            hint="run edgellm cluster join there, or edgellm cluster start here; see whether this "
+            "is still its address",
         ) from error
     try:
         name = f"machine {machine.name}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
-from edgellm.distributed.links.addresses import Address
+from edgellm.distributed.links.addresses import Address, is_here, listening_socket
 from edgellm.distributed.links.handshake import HANDSHAKE_SECONDS, shake_hands
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import PATIENCE_SECONDS
@@ -35,6 +35,9 @@ TIDY_SECONDS = 2.0
 
 USES = ("control", "data", "rows", "heartbeats")
 """What those may call for who come to stay."""
+
+LOOK_SECONDS = 30.0
+"""Between two looks whether the address is still this machine's."""
 
 AGAIN_SECONDS = 0.1
 """After a caller that could not be let in."""
@@ -88,8 +91,10 @@ class Member:
         self._current: tuple[str, Session] | None = None
         self._closed = False
         self._free = threading.Condition()
-        self._lobby, self._refused = Lobby(), Repeats()
-        self._listener = _listen(address)
+        self._lobby, self._repeats = Lobby(), Repeats()
+        self._address, self._has_address = address, True
+        self._listener = listening_socket(address, MAX_CALLERS)
+        self._listener.settimeout(LOOK_SECONDS)
         threading.Thread(target=self._accept, name="edgellm-cluster", daemon=True).start()
 
     @property
@@ -101,12 +106,13 @@ class Member:
         """Compute for one cluster after another, until it is closed."""
         while (asked := self._sessions.get()) is not None:
             _, session = asked
-            self._say(f"{session.name} has come")
+            # one that calls again and again, since it refuses what is here, fills no log
+            self._repeats.say(f"{session.name} has come", self._say)
             try:
                 session.serve(PATIENCE_SECONDS)
-                self._say(f"{session.name} has gone")
+                self._repeats.say(f"{session.name} has gone", self._say)
             except MachineError as error:
-                self._say(error.message)
+                self._repeats.say(error.message, self._say)
             finally:
                 with self._free:
                     self._current = None
@@ -123,6 +129,9 @@ class Member:
         while True:
             try:
                 connection, (host, *_) = self._listener.accept()
+            except TimeoutError:
+                self._look_for_address()
+                continue
             except OSError:
                 if self._closed:
                     return
@@ -130,6 +139,18 @@ class Member:
                 continue
             caller = self._lobby.enter(connection, host)
             threading.Thread(target=self._greet, args=(caller,), daemon=True).start()
+
+    def _look_for_address(self) -> None:
+        """Say where this machine has lost its address, or got it back: nobody else tells it."""
+        had, self._has_address = self._has_address, is_here(self._address)
+        if had and not self._has_address:
+            self._say(
+                f"this machine no longer has the address {self._address.host}: nobody reaches it; "
+                "if it has another one now, start edgellm cluster join with that, and write it "
+                "into the file of machines"
+            )
+        elif self._has_address and not had:
+            self._say(f"this machine has the address {self._address.host} again")
 
     def _greet(self, caller: Caller) -> None:
         """Learn what a caller wants, once it has proved that it knows the secret."""
@@ -150,7 +171,7 @@ class Member:
             why = getattr(error, "message", str(error))
             if caller.is_sent_away:
                 why = "it had proved nothing when others came"
-            self._refused.say(f"refused {name}: {why}", self._say, of=name)
+            self._repeats.say(f"refused {name}: {why}", self._say, of=f"refused {name}")
             connection.close()
 
     def _welcome(self, link: Link, head: Mapping[str, Any]) -> bool:
@@ -205,23 +226,6 @@ def _no_room(head: Mapping[str, Any]) -> MachineError:
         "it computes for another cluster",
         hint="wait until that one ends, or give each its own --port",
     )
-
-
-def _listen(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # a port whose last connections are only just closed is free; one that is listened on is not
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(MAX_CALLERS)
-    except OSError as error:
-        listener.close()
-        raise MachineError(
-            f"this machine cannot listen at {address}: {error.strerror or error}",
-            hint="take another --port, or an --address of this machine",
-        ) from error
-    return listener
 
 
 def _shut(listener: socket.socket) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from edgellm.distributed.remote.outages import Outages, tell
-from edgellm.distributed.remote.peer import Opening, Peer
+from edgellm.distributed.remote.peer import ChangedError, Opening, Peer
 from edgellm.distributed.remote.remote_cache import RemoteCache, advance, remote_spans
 from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.kv_cache.cache import Cache
@@ -116,6 +116,8 @@ class ClusterLayers(ABC):
             calls += 1
             try:
                 peer.join_again(opening, seconds=max(left, LEAST_CALL_SECONDS))
+            except ChangedError:
+                return False
             except EdgeLLMError:
                 time.sleep(max(0.0, min(left, CALL_SECONDS)))
                 continue

@@ -37,6 +37,10 @@ class Opening:
     body: Sequence[memoryview] = ()
 
 
+class ChangedError(MachineError):
+    """A machine has come back with other files or versions, and will not have those of before."""
+
+
 class Peer:
     """Two connections to a machine: one for its heart and for stopping it, one for its work.
 
@@ -94,7 +98,7 @@ class Peer:
         facts = self._connect(seconds)
         if any(facts[key] != self.facts[key] for key in ("versions", "files")):
             self._disconnect()
-            raise MachineError(
+            raise ChangedError(
                 f"machine {self.machine.name} has come back with other files or versions",
                 hint="load the model again",
             )

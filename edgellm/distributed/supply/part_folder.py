@@ -165,8 +165,8 @@ class PartFolder:
             free = shutil.disk_usage(self._place).free
         if needed + SPARE_BYTES > free:
             raise ConversionError(
-                f"its part needs {size(needed)} more, and the disk of {self._place} has "
-                f"{size(free)} free",
+                f"its part needs {size(needed)} more, and {size(SPARE_BYTES)} are left free; the "
+                f"disk of {self._place} has {size(free)} free",
                 hint=OTHER_DISK,
             )
         self._say(f"the first machine sends {size(needed)} of its layers, into {self._place}")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any
 
-from edgellm.distributed.links.addresses import Address
-from edgellm.errors import MachineError
 from edgellm.federation.flower.places import App, OneProcess, Places, Receive, Scope, Send
 
 MAX_BODY = 16 << 20
@@ -90,20 +87,3 @@ def guarded_app(factory: Any, keys: Iterable[str], places: Places) -> App:
     app.state.enable_supernode_auth = True  # nobody registers by himself
     app.include_router(router)
     return Guard(app, keys)
-
-
-def listening_socket(address: Address) -> socket.socket:
-    """Return a socket that listens at an address. Raises MachineError."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((address.host, address.port))
-        made.listen(64)
-    except OSError as error:
-        made.close()
-        raise MachineError(
-            f"{address} cannot be listened at: {error.strerror or error}",
-            hint="name an address of this machine, and a --port that is free",
-        ) from error
-    return made

@@ -125,17 +125,16 @@ class Shares:
         for machine, (count, own) in enumerate(zip(tokens, seconds, strict=True)):
             if count:
                 self._seen_of(machine).append(own / count)
-        settled = statistics.median if self.measured else min
         if self.measured:
-            if self._steps < LOOKED_AT:
-                return False
-        elif (
-            min(len(self._seen_of(each)) for each, room in enumerate(self.rooms) if room)
-            < FIRST_STEPS
-        ):
+            is_early = self._steps < LOOKED_AT
+        else:
+            counts = [len(self._seen_of(each)) for each, room in enumerate(self.rooms) if room]
+            is_early = min(counts) < FIRST_STEPS
+        if is_early:
             return False
+        settled = statistics.median if self.measured else min
         paces = [
-            settled(own) if (own := self._seen_of(each)) else pace
+            settled(seen) if (seen := self._seen_of(each)) else pace
             for each, pace in enumerate(self.paces)
         ]
         self._seen.clear()

@@ -135,6 +135,7 @@ def test_what_names_no_machines(tmp_path, document):
         # IPv6's way of writing IPv4: the first listens on all networks
         *("::ffff:0.0.0.0", "::ffff:8.8.8.8", "::ffff:224.0.0.1", "[::ffff:0:0]:5000"),
         *("255.255.255.255", "240.0.0.1", "fe80::1%\x1b[31m", "fe80::1%"),
+        *("fe80::1", "[fe80::1]:5000"),  # in which network?
     ],
 )
 def test_addresses_that_are_refused(text):
@@ -151,7 +152,7 @@ def test_addresses_that_are_refused(text):
         ("100.100.1.2", "100.100.1.2", DEFAULT_PORT),
         ("169.254.3.4", "169.254.3.4", DEFAULT_PORT),
         ("::1", "::1", DEFAULT_PORT),
-        ("[fe80::1]", "fe80::1", DEFAULT_PORT),
+        ("[fe80::1%en0]", "fe80::1%en0", DEFAULT_PORT),
         ("[fd00::1]:5000", "fd00::1", 5000),
         ("fe80::1%eth0", "fe80::1%eth0", DEFAULT_PORT),
         ("fe80::1%enp3s0.7", "fe80::1%enp3s0.7", DEFAULT_PORT),

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import threading
 from contextlib import ExitStack
 
 import pytest
@@ -9,6 +10,7 @@ from support.clusters import members
 
 from edgellm.distributed.links.machines import read_machines, secret_file
 from edgellm.distributed.links.secret import read_secret
+from edgellm.distributed.members import member as members_module
 from edgellm.distributed.members.lobby import MAX_OF_ONE
 from edgellm.distributed.start import machine_status
 
@@ -38,3 +40,27 @@ def test_strangers_that_say_nothing_keep_no_machine_out(tiny_folder, tmp_path):
             for _ in range(2 * MAX_OF_ONE):
                 stack.enter_context(socket.create_connection(machine.address))
             assert not machine_status(machine, secret).get("busy", True)
+
+
+def test_an_address_that_this_machine_loses_and_gets_back_is_told_once(
+    tiny_folder, tmp_path, monkeypatch
+):
+    looks = iter([True, False, False, True, True])
+    seen, said = threading.Event(), []
+
+    def is_here(_):
+        found = next(looks, None)
+        if found is None:
+            seen.set()
+        return found is not False
+
+    monkeypatch.setattr(members_module, "is_here", is_here)
+    monkeypatch.setattr(members_module, "LOOK_SECONDS", 0.02)
+    with members(tiny_folder("llama-3.2"), tmp_path, ["500MB"], said=said) as hosts:
+        assert seen.wait(20)
+        machine, secret = read_machines(hosts)[1], read_secret(secret_file(hosts))
+        assert not machine_status(machine, secret).get("busy", True), "and it still answers"
+    assert [line.partition(" the address")[0] for line in said] == [
+        "this machine no longer has",
+        "this machine has",
+    ]

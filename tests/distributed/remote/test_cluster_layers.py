@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgellm.distributed.remote.cluster_layers import MOST_IN_VAIN, ClusterLayers
+from edgellm.distributed.remote.peer import ChangedError
 from edgellm.errors import MachineError, MemoryBudgetError
 from edgellm.models.layers import always
 
@@ -63,6 +64,12 @@ def test_a_machine_is_called_until_it_is_there(refuse):
         "machine second is gone",
         "machine second is back",
     ]
+
+
+def test_a_machine_that_came_back_as_another_one_is_not_called_again():
+    peer = Lost(refusals=100, refuse=ChangedError)
+    assert not quietly(layers_on(peer))[0]
+    assert peer.called == 1
 
 
 @pytest.mark.parametrize("refusals", [0, 100])

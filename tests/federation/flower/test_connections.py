@@ -17,11 +17,10 @@ from support.training import LORA
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.distributed.links.addresses import Address
+from edgellm.distributed.links.addresses import Address, listening_socket
 from edgellm.errors import MachineError, NotFiniteError
 from edgellm.federation.fleet import Rounds
 from edgellm.federation.flower.certificates import CERTIFICATE, keys_in, make_keys
-from edgellm.federation.flower.door import listening_socket
 from edgellm.federation.flower.superlink import SuperLink
 from edgellm.federation.flower.supernode import SuperNode
 from edgellm.federation.invitations import Invitation, read_invitation
@@ -62,7 +61,7 @@ class Client(threading.Thread):
 @pytest.fixture
 def opened(tmp_path):
     """A door with two invited clients, and their invitations."""
-    listening = listening_socket(Address("127.0.0.1", 0))
+    listening = listening_socket(Address("127.0.0.1", 0), 8)
     address = Address("127.0.0.1", listening.getsockname()[1])
     keys = make_keys(tmp_path / "keys", address, 2)
     with SuperLink(listening, keys) as fleet:
@@ -289,7 +288,7 @@ def test_a_server_that_is_started_again_with_its_keys_finds_its_clients(opened, 
     again = keys_in(keys.folder, address, 2)
     assert again == keys
     assert keys_in(keys.folder, address, 3) is None
-    with SuperLink(listening_socket(address), again) as second:
+    with SuperLink(listening_socket(address, 8), again) as second:
         wait_for(second, ["client-1"])
         list(second.ask(task("end"), ["client-1"], 20))
     one.join(10)
