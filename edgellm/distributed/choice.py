@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgellm.console.units import seconds
 from edgellm.distributed.forecast import (
     KindForecast,
     fits,
+    forecast_alone,
     forecast_rows,
     forecast_windows,
 )
@@ -41,12 +42,15 @@ class ClusterForecast:
         refused: why a kind is not possible.
         kind: which one ``load`` takes.
         reason: why, in a sentence.
+        alone: what this machine would take without the others; None: it has not the memory, or
+            was not asked.
     """
 
     kinds: dict[Kind, KindForecast]
     refused: dict[Kind, str]
     kind: Kind
     reason: str
+    alone: KindForecast | None = None
 
     @property
     def chosen(self) -> KindForecast:
@@ -61,6 +65,7 @@ class ClusterForecast:
             **self.chosen.as_dict(),
             "kinds": {kind: forecast.as_dict() for kind, forecast in self.kinds.items()},
             "refused": self.refused,
+            "alone": self.alone and self.alone.as_dict(),
         }
 
 
@@ -71,7 +76,8 @@ def forecast_cluster(checkpoint: AnyCheckpoint, settings: LoadSettings) -> Clust
     """
     with ExitStack() as stack:
         gathered = gather(checkpoint, settings, stack)
-        return compare(gathered, Rates(gathered))
+        rates = Rates(gathered)
+        return replace(compare(gathered, rates), alone=forecast_alone(gathered, rates))
 
 
 def choose_split(gathered: Gathered, rates: Rates) -> Kind:

@@ -11,6 +11,7 @@ from edgellm.distributed.parts.cut import Cut, choose_counts, cut_layers
 from edgellm.distributed.parts.rows import require_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.row_choice import choose_shares, gather_seconds
+from edgellm.errors import MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 
 
@@ -176,6 +177,18 @@ def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
     parts = _parts(gathered, rates, held)
     links = gather_seconds(gathered, rates) + chosen.output_seconds
     return KindForecast(parts, 0, links, chosen.reason)
+
+
+def forecast_alone(gathered: Gathered, rates: Rates) -> KindForecast | None:
+    """Return what this machine would take without the others; None: it has not the memory."""
+    layers = tuple(range(len(gathered.checkpoint.layers)))
+    try:
+        plan = part_planner(gathered)(0, len(layers))
+    except MemoryBudgetError:
+        return None
+    disk = None if plan.resident else rates.disks[0]
+    part = MachinePart("this machine", layers, 1.0, plan, disk, rates.weights[0], 0.0)
+    return KindForecast([part], windows=1, link_seconds=0.0)
 
 
 def _parts(

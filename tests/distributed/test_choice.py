@@ -11,6 +11,7 @@ import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed import choice
 from edgellm.distributed.choice import choose_split, compare
+from edgellm.distributed.forecast import forecast_alone, forecast_windows
 from edgellm.distributed.gathered import gather
 from edgellm.settings import LoadSettings
 
@@ -56,6 +57,26 @@ def test_the_faster_kind_is_taken(folder, tmp_path, monkeypatch):
         assert choose_split(machines, LinksAlone()) == "windows"
         monkeypatch.setattr(choice, "SLOWEST_WEIGHTS", 1e6)  # as slow as these are said to be
         assert choose_split(machines, rates(trip=FAST)) == "rows"
+
+
+def test_this_machine_alone_is_beside_them(folder, tmp_path):
+    disk = read_checkpoint(folder).layers[0].nbytes
+    with gathered(folder, tmp_path / "memory") as machines:
+        slow = rates(trip=FAST)
+        alone, together = forecast_alone(machines, slow), compare(machines, slow).chosen
+        assert alone.read_seconds == alone.link_seconds == 0
+        # as much arithmetic as by windows, without the links
+        assert together.arithmetic_seconds < alone.seconds_per_token
+        windows = forecast_windows(machines, slow)
+        assert alone.seconds_per_token == pytest.approx(windows.arithmetic_seconds)
+    paged = part_budget(folder, LAYERS, 2, outer=True)
+    with gathered(folder, tmp_path / "disk", (paged, "500MB")) as machines:
+        alone = forecast_alone(machines, rates(trip=FAST, weights=1e12, disks=[disk, 1.0]))
+        assert alone.seconds_per_token == alone.parts[0].plan.streamed_bytes / disk
+        assert LAYERS // 2 < alone.seconds_per_token < 2 * LAYERS
+    part = part_budget(folder, LAYERS // 2, 0, outer=True) // 2
+    with gathered(folder, tmp_path / "none", (part, "500MB")) as machines:
+        assert forecast_alone(machines, rates(trip=FAST)) is None
 
 
 def test_what_was_asked_for_is_taken(folder, tmp_path):

@@ -19,20 +19,33 @@ def show_cluster(plan: Mapping[str, Any]) -> None:
             rows.append(("  output matrix", forecast["output_matrix"]))
     rows += [(f"by {kind}", f"not possible: {why}") for kind, why in plan["refused"].items()]
     rows += [
+        ("this machine alone", _alone(plan["alone"])),
         ("context", plural(plan["context"], "token")),
         ("chosen", f"{plan['split']}: {plan['reason']}"),
     ]
+    if plan["alone"] and plan["alone"]["seconds_per_token"] < plan["seconds_per_token"]:
+        rows.append(("for one text", "this machine alone is faster: leave out --machines"))
     show_rows(rows, title=plan["model"])
+
+
+def _alone(forecast: Mapping[str, Any] | None) -> str:
+    """Return in words what this machine would take without the others."""
+    if forecast is None:
+        return "not possible: its memory is too small"
+    (machine,) = forecast["machines"]
+    return f"{_cluster_speed(forecast)}; {_machine_part('windows', machine)}"
 
 
 def _cluster_speed(forecast: Mapping[str, Any]) -> str:
     arithmetic, link, read = (
         short_time(forecast[f"{name}_seconds"]) for name in ("arithmetic", "link", "read")
     )
-    text = f"{speed(forecast['tokens_per_second'])} at most: arithmetic {arithmetic}, links {link}"
+    text = f"{speed(forecast['tokens_per_second'])} at most: arithmetic {arithmetic}"
+    if forecast["link_seconds"]:
+        text += f", links {link}"
     if forecast["read_seconds"]:
         text += f"; meanwhile disks read for {read}"
-    if forecast["windows"]:
+    if forecast["windows"] > 1:
         return f"{text}; {plural(forecast['windows'], 'window')}"
     return text
 

@@ -181,6 +181,8 @@ def test_plan_says_what_each_machine_holds(folder, tmp_path, edgellm):
         assert set(plan["kinds"]) == {"windows", "rows"}
         _, shown, _ = edgellm(*asked, "--split", "rows")
         assert "50% of 4 layers" in shown
+        assert "this machine alone" in shown
+        assert plan["alone"]["seconds_per_token"] == plan["alone"]["arithmetic_seconds"] > 0
         assert "rows: it was asked for" in shown
         while "has gone" not in member.said:
             time.sleep(0.05)
