@@ -16,8 +16,11 @@ from edgellm.errors import MemoryBudgetError
 from edgellm.kernels.exchange.gather import Bounds
 from edgellm.memory_plan.plan import Plan
 
-GATHER_SECONDS = 1e-4
-"""Seconds that a gather takes beside the way: sending, waking up, putting rows side by side."""
+GATHER_SECONDS = 3e-5
+"""Seconds that a gather takes beside the way: sending, and waiting for who was slower."""
+
+OUTPUT_SECONDS = 1e-4
+"""Likewise of logits, which Python sends and takes."""
 
 BALANCING_STEPS = 4
 """Times that shares of rows are chosen again by what machines then hold."""
@@ -71,9 +74,9 @@ def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
     if reason is not None:
         return replace(alone, reason=f"on this machine: {reason}")
     nbytes = gathered.checkpoint.output_matrix.nbytes
-    least = GATHER_SECONDS
+    least = OUTPUT_SECONDS
     if least < nbytes / SLOWEST_WEIGHTS:  # else links need not be measured
-        least = max(rates.trips) / 2 + GATHER_SECONDS
+        least = max(rates.trips) / 2 + OUTPUT_SECONDS
     if least >= nbytes / SLOWEST_WEIGHTS:
         return replace(
             alone,
@@ -153,7 +156,7 @@ def _with_gather(chosen: ChosenRows, rates: Rates) -> ChosenRows:
         max(0.0, seconds - trip) * (stop - first) / output[-1][1]
         for seconds, trip, (first, stop) in zip(rates.logits, rates.trips, output, strict=True)
     ]
-    return replace(chosen, output_seconds=max(rates.trips) / 2 + GATHER_SECONDS + sum(parts))
+    return replace(chosen, output_seconds=max(rates.trips) / 2 + OUTPUT_SECONDS + sum(parts))
 
 
 def _token_seconds(chosen: ChosenRows, rates: Rates, gathers: float) -> float:

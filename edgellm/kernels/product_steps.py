@@ -60,6 +60,16 @@ class Matrix:
     changes: Sequence[MatrixChange] = ()
     stretch: int = 0
 
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Where weight, scales and biases begin, and the bytes of a row of each."""
+        stored = self.format
+        if stored.dense:
+            return [(self.weight, stored.item_bytes * self.in_features)]
+        tables = stored.item_bytes * self.in_features // stored.group
+        codes = self.in_features * stored.bits // 8
+        return [(self.weight, codes), (self.scales, tables), (self.biases, tables)]
+
 
 class MatrixChange(NamedTuple):
     """A change by an adapter, ``x @ down.T @ up.T``, and the first result that it is added to."""

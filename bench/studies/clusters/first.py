@@ -14,8 +14,9 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.choice import forecast_cluster
 from edgellm.distributed.cluster import Opened, open_cluster
 from edgellm.distributed.parts.cut import cut_layers
+from edgellm.distributed.remote.row_layers import GatheredLayers
+from edgellm.kernels.thread_pool import ThreadPool
 from edgellm.kv_cache.cache import stored
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.model import Model
@@ -58,14 +61,48 @@ def main() -> None:
 def _measured(model: Model, caches: LayerCaches | Any, tokens: int) -> dict[str, Any]:
     own = caches.make(capacity=WARM + tokens, reserve=WARM + tokens)
     times, digest = [], hashlib.sha256()
+    parts: list[Parts] = []
+    kernels = _timed_kernels()
     for token in range(WARM + tokens):
+        parts.append(_parts(model, kernels))
         begun = time.perf_counter()
         logits = model(mx.array([[5 + token]]), own)
         mx.eval(logits, stored(own))
         times.append(time.perf_counter() - begun)
         digest.update(np.array(logits.astype(mx.float32)).tobytes())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    return {"seconds": times[WARM:], "logits": digest.hexdigest(), "peak": peak}
+    parts.append(_parts(model, kernels))
+    each = [
+        {name: after[name] - before[name] for name in after}
+        for before, after in pairwise(parts[WARM:])
+    ]
+    return {"seconds": times[WARM:], "parts": each, "logits": digest.hexdigest(), "peak": peak}
+
+
+Parts = dict[str, float]
+"""So far: seconds of kernels and of gathers, and how many gathers."""
+
+
+def _parts(model: Model, kernels: Sequence[float]) -> Parts:
+    if not isinstance(model.layers, GatheredLayers):
+        return {"kernels": sum(kernels)}
+    mesh = model.layers.meet()
+    found = {"kernels": sum(kernels) + mesh.computed}
+    return found | {"gathers": mesh.seconds, "count": mesh.gathers}
+
+
+def _timed_kernels() -> Sequence[float]:
+    """Return a list that gets the seconds of each native call that Python makes."""
+    seconds: list[float] = []
+    run = ThreadPool.run
+
+    def timed(pool: ThreadPool, *steps: Any, **threads: Any) -> None:
+        begun = time.perf_counter()
+        run(pool, *steps, **threads)
+        seconds.append(time.perf_counter() - begun)
+
+    ThreadPool.run = timed  # type: ignore[method-assign]
+    return seconds
 
 
 Ready = tuple[Model, Any, dict[str, Any]]

@@ -50,8 +50,10 @@ class Network:
 
 
 @contextmanager
-def network(machines: int, link: Link) -> Iterator[Network]:
+def network(machines: int, link: Link, *, priority: int | None = None) -> Iterator[Network]:
     """Make namespaces and the links between them, and remove them at the end.
+
+    ``priority`` is the switch's, in real time; None: it is a process like others.
 
     Raises ConfigError where this system does not let us.
     """
@@ -66,6 +68,8 @@ def network(machines: int, link: Link) -> Iterator[Network]:
     made = Network(f"edge{os.getpid()}", machines)
     words = [sys.executable, "-m", "edgellm.bench.studies.clusters.switch", str(machines)]
     words += ["--prefix", made.prefix, "--delay", str(link.delay), "--rate", str(link.rate)]
+    if priority is not None:
+        words += ["--priority", str(priority)]
     switch = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert switch.stdin is not None, "it is a pipe"
     assert switch.stdout is not None, "so is this"

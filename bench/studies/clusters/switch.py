@@ -139,9 +139,12 @@ def main() -> None:
     parser.add_argument("--prefix", default="edgellm")
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--rate", type=float, default=1.25e9)
+    parser.add_argument("--priority", type=int, help="in real time")
     asked = parser.parse_args()
     # the system may otherwise wake this late by 50 us, half of a fast link's delay
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    if asked.priority is not None:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(asked.priority))
     devices = [make_device(device_name(asked.prefix, place)) for place in range(asked.machines)]
     write_line("ready")
     sys.stdout.flush()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgellm.distributed.links.lane import Kind, Lane, head_of
 from edgellm.distributed.links.pulse import Pulse
 from edgellm.kernels.exchange.gather import Bounds, Gather
-from edgellm.kernels.exchange.table import RelayTable, Run, frame_bytes
+from edgellm.kernels.exchange.table import NOTHING, RelayTable, Run, Words, frame_bytes
 from edgellm.kernels.exchange.words import DONE, HEAD_BYTES, LOST, TAG_BYTES
 
 Rows = npt.NDArray[np.float32]
@@ -36,10 +36,12 @@ class Mesh:
         pulses: the heartbeats that go with them, where no others do.
 
     Attributes:
+        place: as above.
         is_whole: whether rows can go over it; once it is not, it is of no use any more.
         passes: how many have ended.
         gathers: how many there were.
         seconds: that they took, with the time for which others were waited for.
+        computed: seconds of the steps between them.
     """
 
     def __init__(self, place: int, lanes: Mapping[int, Lane], pulses: Sequence[Pulse] = ()) -> None:
@@ -47,7 +49,8 @@ class Mesh:
         self.passes: int = 0
         self.gathers: int = 0
         self.seconds: float = 0.0
-        self._place = place
+        self.computed: float = 0.0
+        self.place = place
         # of members, the first one is that to the first machine
         self._lanes = dict(sorted(lanes.items()))
         self._pulses = list(pulses)
@@ -63,13 +66,14 @@ class Mesh:
         if self._table.own.nbytes < frame_bytes(4 * tokens * widest):
             self._table.make_frames(4 * tokens * widest)
 
-    def relay(self, gather: Gather, tokens: int, run: Run = (0, 0)) -> bool:
+    def relay(self, gather: Gather, tokens: int, run: Run = (0, 0), ahead: Words = NOTHING) -> bool:
         """End the gather that is on its way, do something with it, and begin another one.
 
         Args:
             gather: what is gathered then; its memory stays until that has ended.
             tokens: of this gather and of the one before.
             run: makes this machine's columns.
+            ahead: what that reads, as ``RelayTable.relay`` has it.
 
         Returns:
             Whether it was done: not where the first machine ends the pass instead.
@@ -77,10 +81,10 @@ class Mesh:
         Raises:
             LaneError: a machine is gone.
         """
-        own = tokens * gather.width(self._place)
+        own = tokens * gather.width(self.place)
         frame = self._table.own[: frame_bytes(own)]
         frame[:HEAD_BYTES] = head_of(Kind.ROWS, self._number, own)
-        if not self._relay(gather, tokens, run):
+        if not self._relay(gather, tokens, run, ahead):
             return False
         self._on_its_way = gather, tokens
         self._made_at = self._table.made_at
@@ -89,52 +93,51 @@ class Mesh:
             lane.sign(frame)
         return True
 
-    def finish(self) -> bool:
-        """End the gather that is on its way; return and raise as ``relay`` does."""
+    def finish(self, run: Run = (0, 0), ahead: Words = NOTHING) -> bool:
+        """End the gather that is on its way; the rest is as in ``relay``."""
         if self._on_its_way is None:
             return True
-        return self._relay(None, self._on_its_way[1])
+        return self._relay(None, self._on_its_way[1], run, ahead)
 
-    def collect(self, own: Rows, columns: Sequence[Bounds]) -> Rows:
-        """Return the columns (L, all) of all machines on the first one; elsewhere, what is its own.
+    def end(self, own: Rows, columns: Sequence[Bounds], *, on_all: bool = True) -> Rows:
+        """End a pass with a last gather, after which all that was received is from the others.
 
         Args:
             own: columns (L, own) of this machine.
             columns: of each machine, those that it has.
+            on_all: whether all machines gather; else the first one alone does.
+
+        Returns:
+            The columns (L, all) of all machines; ``own`` where there are none to gather.
 
         Raises:
-            LaneError: a machine is gone.
+            LaneError: a machine is gone, or not all was from it.
         """
         begun, tokens = time.perf_counter(), len(own)
-        if self._place:
-            self._swap(Kind.ROWS, [own.tobytes()], [0])
-            return own
-        widths = [stop - first for first, stop in columns[1:]]
-        lengths = [4 * tokens * width for width in widths]
-        frames = self._swap(Kind.ROWS, [b""] * len(lengths), lengths)
-        parts = [
-            np.frombuffer(frame, np.float32, tokens * width, HEAD_BYTES).reshape(tokens, width)
-            for frame, width in zip(frames, widths, strict=True)
-        ]
-        self.gathers += 1
-        self.seconds += time.perf_counter() - begun
-        return np.concatenate([own, *parts], axis=1)
-
-    def end(self) -> None:
-        """End a pass: all that was received is from the others. Raises LaneError."""
-        self._swap(Kind.END, self._tags(Kind.END), [TAG_BYTES] * len(self._lanes))
+        body = own.tobytes()
+        gathers = on_all or not self.place
+        sent = [body if on_all or not place else b"" for place in self._lanes]
+        widths = [columns[place][1] - columns[place][0] if gathers else 0 for place in self._lanes]
+        frames = self._swap(Kind.END, sent, [4 * tokens * width for width in widths])
         self.passes += 1
         if self._table.own.nbytes > _KEPT_BYTES:
             self._table.make_frames(0)
+        if not gathers:
+            return own
+        whole = np.empty((tokens, columns[-1][1]), np.float32)
+        whole[:, slice(*columns[self.place])] = own
+        for place, width, frame in zip(self._lanes, widths, frames, strict=True):
+            part = np.frombuffer(frame, np.float32, tokens * width, HEAD_BYTES)
+            whole[:, slice(*columns[place])] = part.reshape(tokens, width)
+        self.gathers += 1
+        self.seconds += time.perf_counter() - begun
+        return whole
 
     def stop(self, tokens: int, columns: Sequence[Bounds]) -> None:
         """End a pass in the place of the gather that the others wait for. Raises LaneError."""
-        widths = [columns[place][1] - columns[place][0] for place in (self._place, *self._lanes)]
+        widths = [columns[place][1] - columns[place][0] for place in (self.place, *self._lanes)]
         own, *others = (4 * tokens * width for width in widths)
-        body_bytes = frame_bytes(own) - HEAD_BYTES
-        self._swap(
-            Kind.STOP, [tag.ljust(body_bytes, b"\0") for tag in self._tags(Kind.STOP)], others
-        )
+        self._swap(Kind.STOP, [b""] * len(others), others, sent_bytes=frame_bytes(own))
 
     @contextmanager
     def in_pass(self) -> Iterator[None]:
@@ -159,11 +162,19 @@ class Mesh:
         for lane in self._lanes.values():
             lane.close()
 
-    def _relay(self, gather: Gather | None, tokens: int, run: Run = (0, 0)) -> bool:
+    def _relay(
+        self,
+        gather: Gather | None,
+        tokens: int,
+        run: Run = (0, 0),
+        ahead: Words = NOTHING,
+    ) -> bool:
         """Do as ``relay`` says, and take what has come; begin nothing where ``gather`` is None."""
         with self.in_pass():
-            status = self._table.relay(gather, tokens, run)
+            status = self._table.relay(gather, tokens, run, ahead)
             self._require_all(status)
+            if status == DONE:
+                self.computed += 1e-9 * (self._table.made_at - self._table.came_at)
             if self._on_its_way is not None:
                 before, tokens = self._on_its_way
                 self._on_its_way = None
@@ -174,59 +185,65 @@ class Mesh:
         return status == DONE
 
     def _swap(
-        self, kind: Kind, bodies: Sequence[bytes], lengths: Sequence[int]
+        self,
+        kind: Kind,
+        bodies: Sequence[bytes],
+        lengths: Sequence[int],
+        *,
+        sent_bytes: int = 0,
     ) -> list[memoryview]:
-        """Send a frame to each of the first machines, and return those that they send.
+        """Send a frame with a tag to each machine, and return those that they send.
 
         Args:
             kind: of the frames.
-            bodies: what follows their heads.
-            lengths: of the rows that are expected instead; of tags, those of a tag.
+            bodies: rows, between head and tag.
+            lengths: bytes of rows in those that come.
+            sent_bytes: of a frame at least.
         """
         frames = []
-        for lane, body in zip(self._lanes.values(), bodies, strict=False):
-            nbytes = len(body) if kind == Kind.ROWS else TAG_BYTES
-            frames.append(head_of(kind, self._number, nbytes) + body.ljust(TAG_BYTES, b"\0"))
-            if kind == Kind.ROWS:
-                lane.sign(frames[-1])
+        for lane, body in zip(self._lanes.values(), bodies, strict=True):
+            signed = head_of(kind, self._number, len(body)) + body
+            lane.sign(signed)
+            frames.append((signed + lane.tag()).ljust(sent_bytes, b"\0"))
         self._number += 1
-        if max(map(frame_bytes, lengths)) > self._table.own.nbytes:
-            self._table.make_frames(max(lengths))
+        sizes = [_frame_bytes(kind, length) for length in lengths]
+        if max(sizes) > self._table.own.nbytes:
+            self._table.make_frames(max(sizes))
         with self.in_pass():
-            self._require_all(self._table.swap(frames, lengths))
-            return self._take(kind, lengths)
-
-    def _tags(self, kind: Kind) -> list[bytes]:
-        """Return a tag for each machine of all that it was sent, and of the head that is sent."""
-        tags = []
-        for lane in self._lanes.values():
-            lane.sign(head_of(kind, self._number, TAG_BYTES))
-            tags.append(lane.tag())
-        return tags
+            self._require_all(self._table.swap(frames, sizes))
+            self._take(kind, lengths)
+        return [came[:size] for came, size in zip(self._table.came, sizes, strict=True)]
 
     def _require_all(self, status: int) -> None:
         """Raise LaneError where a machine is gone."""
         if status == LOST:
             raise list(self._lanes.values())[self._table.lost].gone()
 
-    def _take(self, sent: Kind, lengths: Sequence[int]) -> list[memoryview]:
-        """Return the frames that have come in answer to those of a kind. Raises LaneError.
+    def _take(self, sent: Kind, lengths: Sequence[int]) -> None:
+        """Take what has come in answer to frames of a kind. Raises LaneError.
 
-        ``lengths`` are bytes of rows in those of the first machines; the others have sent nothing.
+        ``lengths`` are bytes of rows in those that were expected.
         """
-        number, frames = self._number - 1, []
-        for lane, came, rows in zip(self._lanes.values(), self._table.came, lengths, strict=False):
-            frames.append(came[: frame_bytes(rows)])
+        number = self._number - 1
+        for lane, came, length in zip(self._lanes.values(), self._table.came, lengths, strict=True):
             head = bytes(came[:HEAD_BYTES])
-            if Kind.ROWS in _ANSWERS[sent] and head == head_of(Kind.ROWS, number, rows):
-                lane.check(frames[-1])
-                continue
-            tagged = [kind for kind in _ANSWERS[sent] if kind != Kind.ROWS]
-            if head not in [head_of(kind, number, TAG_BYTES) for kind in tagged]:
+            heads = {
+                head_of(kind, number, 0 if kind == Kind.STOP else length): kind
+                for kind in _ANSWERS[sent]
+            }
+            if head not in heads:
                 raise lane.forged()
-            lane.check(head)
-            lane.require_tag(came[HEAD_BYTES : HEAD_BYTES + TAG_BYTES])
-        return frames
+            if heads[head] == Kind.ROWS:
+                lane.check(came[: frame_bytes(length)])
+                continue
+            end = HEAD_BYTES if heads[head] == Kind.STOP else HEAD_BYTES + length
+            lane.check(came[:end])
+            lane.require_tag(came[end : end + TAG_BYTES])
+
+
+def _frame_bytes(sent: Kind, length: int) -> int:
+    """Return the bytes of a frame that is expected for one of a kind, with so much of rows."""
+    return HEAD_BYTES + length + TAG_BYTES if sent == Kind.END else frame_bytes(length)
 
 
 _ANSWERS = {Kind.ROWS: (Kind.ROWS, Kind.STOP), Kind.END: (Kind.END,), Kind.STOP: (Kind.ROWS,)}

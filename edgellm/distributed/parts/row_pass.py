@@ -84,7 +84,7 @@ class RowPass:
             if len(calls) == 1 and depth is None:
                 attention = self.layers.prepare(calls[0])
             self.mesh.prepare(max(map(len, hiddens)), self.columns.values())
-            last = len(range(self.layers.count)[:depth]) - 1
+            last = len(range(self.layers.count)[:depth]) - 1, len(calls) - 1
             for number, block in self.layers.through(depth):
                 if not keep_going():
                     if self.mesh.finish():
@@ -93,34 +93,30 @@ class RowPass:
                 for place, call in enumerate(calls):
                     if number == 0 or len(calls) > 1:
                         self._begin(block, hiddens[place], call)
-                    if not self._through(number, block, call, attention):
+                    ends_pass = (number, place) == last and not wants_logits
+                    if not self._through(number, block, call, attention, ends_pass=ends_pass):
                         return None  # the first machine has stopped
-                    if number == last or len(calls) > 1:
+                    if number == last[0] or len(calls) > 1:
                         if not self.mesh.finish():
                             return None
                         hiddens[place] = block.hidden(len(hiddens[place])).copy()
-            after = np.concatenate(hiddens)
-        with self.mesh.in_pass():
             if wants_logits:
-                after = self._logits(after)
-            self.mesh.end()
-        return after
+                return self.logits(np.concatenate(hiddens))
+            columns = self.columns["down"]
+            own = hiddens[-1][:, slice(*columns[self.mesh.place])]
+            hiddens[-1] = self.mesh.end(own, columns)
+            return np.concatenate(hiddens)
 
     def logits(self, hidden: Rows) -> Rows:
         """Return the logits (L, V) of hidden states (L, E), here and elsewhere, on the first one.
 
         On the others, those of their own tokens (L, own). Raises LaneError.
         """
-        with self.mesh.in_pass():
-            logits = self._logits(hidden)
-            self.mesh.end()
-        return logits
-
-    def _logits(self, hidden: Rows) -> Rows:
         head = self.layers.head
         assert head is not None, "rows of the output matrix were loaded"
         assert self.output is not None, "on all machines"
-        return self.mesh.collect(head.rows(hidden), self.output)
+        with self.mesh.in_pass():
+            return self.mesh.end(head.rows(hidden), self.output, on_all=False)
 
     def _begin(self, block: RowBlock, hidden: Rows, spans: Sequence[Span]) -> None:
         """Put hidden states (L, E) of a call where its stages read them."""
@@ -133,13 +129,21 @@ class RowPass:
         block: RowBlock,
         spans: Sequence[Span],
         attention: AttentionOfLayers | None,
+        *,
+        ends_pass: bool,
     ) -> bool:
-        """Send a call through a layer, up to its last gather; false where it was stopped."""
+        """Send a call through a layer, and begin its last gather; false where it was stopped.
+
+        Where it ends the pass the last gather is left to that.
+        """
         tokens, engine = sum(span.length for span in spans), self.layers.engine
         for stage in STAGES:
             steps, memories = block.steps(stage, spans, number, attention=attention)
             gather = Gather(*block.made(stage), self.columns[stage])
-            if not self.mesh.relay(gather, tokens, engine.ready(steps, tokens)):
+            run, ahead = engine.ready(steps, tokens), block.ahead(stage)
+            if ends_pass and stage == STAGES[-1]:
+                return self.mesh.finish(run, ahead)
+            if not self.mesh.relay(gather, tokens, run, ahead):
                 return False
             for memory in memories:
                 memory.keep()

@@ -20,7 +20,7 @@ from edgellm.distributed.parts.wire import raise_error
 from edgellm.errors import EdgeLLMError, MachineError
 from edgellm.models.layers import KeepGoing, always
 
-Request = tuple[int, Mapping[str, Any], Sequence[memoryview]]
+Request = tuple[int, Mapping[str, Any], Sequence[memoryview], threading.Event]
 Reply = tuple[Mapping[str, Any], memoryview]
 
 
@@ -202,6 +202,15 @@ class Peer:
 
             yield answer
 
+    def wait_until_asked(self) -> None:
+        """Wait until the last request has been sent, or the machine is gone.
+
+        The thread that sends it gets neither the interpreter nor, on a machine of one core, the
+        processor from who computes.
+        """
+        while not self._is_sent.wait(ASK_SECONDS) and self._thread.is_alive():
+            continue
+
     def _ask(self, head: Mapping[str, Any], body: Sequence[memoryview]) -> int:
         if self.is_lost:
             raise MachineError(f"machine {self.machine.name} is gone")
@@ -212,7 +221,9 @@ class Peer:
             notes.append(self._notes.popleft())
         self._asked += 1
         number = self._asked
-        self._requests.put((number, {**head, "notes": notes, "number": number}, body))
+        self._is_sent = threading.Event()
+        asked = {**head, "notes": notes, "number": number}
+        self._requests.put((number, asked, body, self._is_sent))
         return number
 
     def _wait(self, number: int, keep_going: KeepGoing) -> Reply | EdgeLLMError:
@@ -266,7 +277,13 @@ class Peer:
             self._converse(*asked)
             del asked  # what was sent is not held until the next request
 
-    def _converse(self, number: int, head: Mapping[str, Any], body: Sequence[memoryview]) -> None:
+    def _converse(
+        self,
+        number: int,
+        head: Mapping[str, Any],
+        body: Sequence[memoryview],
+        is_sent: threading.Event,
+    ) -> None:
         """Send a request, and note the answer."""
         stopped = False
 
@@ -277,7 +294,10 @@ class Peer:
                 self._pulse.send({"stop": number})
 
         try:
-            self._data.send(head, *body)
+            try:
+                self._data.send(head, *body)
+            finally:
+                is_sent.set()
             self._replies.put((number, self._data.receive(stop_if_asked)))
         except EdgeLLMError as error:
             self._missed = error

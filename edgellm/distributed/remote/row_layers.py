@@ -182,6 +182,8 @@ class GatheredLayers(ClusterLayers):
                 asked.enter_context(peer.asking(head, body))
                 for peer, head in zip(self.peers, heads, strict=True)
             ]
+            for peer in self.peers:
+                peer.wait_until_asked()
             local = RowPass(self._local.layers, mesh, self._columns, self._output)
             try:
                 # that it ends says that all are through: nobody waits for their answers

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from llvmlite import ir
 
-from edgellm.kernels.codegen.emitter import Emitter
+from edgellm.kernels.codegen.emitter import CACHE_LINE, Emitter
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.values import I8, I16, I32, I64, POINTER, VOID, Value
 from edgellm.kernels.exchange.words import (
     AGAIN,
+    AHEAD_BYTES,
     DONE,
     HEAD_BYTES,
     LANE,
@@ -22,6 +23,9 @@ from edgellm.kernels.exchange.words import (
     ROWS_KIND,
     WORD_BYTES,
 )
+
+_AHEAD_AT_ONCE = 32 << 10
+"""Bytes that are read between two looks at the lanes: memory takes some microseconds."""
 
 _POLL_MILLISECONDS = 100
 _POLL_BYTES = 8
@@ -110,6 +114,9 @@ def _exchange(e: Emitter, table: _Table) -> Value:
     """Move all frames; ``status`` is DONE, AGAIN or LOST then. Return memory for a time."""
     timespec = e.b.alloca(I64, size=2)
     left = e.b.alloca(I64)
+    ahead = e.b.alloca(I64, size=2)  # the part that is read ahead, and the place in it
+    e.store(e.index(0), ahead, 0, align=8)
+    e.store(e.index(0), ahead, WORD_BYTES, align=8)
     table.set("status", DONE)
     table.set("slept", 0)
     ends_at = e.add(_now(e, table, timespec), table.get("awake"))
@@ -119,7 +126,7 @@ def _exchange(e: Emitter, table: _Table) -> Value:
         _each_lane(e, table, lambda number, lane: _advance(e, table, number, lane, left))
         is_left = e.less(0, e.b.load(left, typ=I64))
         waits = e.b.and_(is_left, _is(e, table, DONE))
-        e.when(waits, lambda: _wait(e, table, timespec, ends_at))
+        e.when(waits, lambda: _wait(e, table, timespec, ends_at, ahead))
         return e.b.and_(is_left, _is(e, table, DONE))
 
     e.repeat(again)
@@ -161,15 +168,43 @@ def _advance(e: Emitter, table: _Table, number: Value, lane: _Table, left: Value
     e.b.store(e.add(e.b.load(left, typ=I64), rest), left)
 
 
-def _wait(e: Emitter, table: _Table, timespec: Value, ends_at: Value) -> None:
-    """Let others compute for a moment; after a while, sleep until a lane can go on."""
-    is_awake = e.less(_now(e, table, timespec), ends_at)
+def _wait(e: Emitter, table: _Table, timespec: Value, ends_at: Value, ahead: Value) -> None:
+    """Read ahead, or let others compute; after a while, sleep until a lane can go on."""
+    can_read = e.less(e.load(ahead, 0, I64, align=8), table.get("ahead_parts"))
 
-    def stay_awake() -> None:
-        e.call("sched_yield", I32, [])
+    def wait() -> None:
+        is_awake = e.less(_now(e, table, timespec), ends_at)
 
-    e.when(is_awake, stay_awake)
-    e.when(e.b.not_(is_awake), lambda: _sleep(e, table))
+        def stay_awake() -> None:
+            e.call("sched_yield", I32, [])
+
+        e.when(is_awake, stay_awake)
+        e.when(e.b.not_(is_awake), lambda: _sleep(e, table))
+
+    e.when(can_read, lambda: _read_ahead(e, table, ahead))
+    e.when(e.b.not_(can_read), wait)
+
+
+def _read_ahead(e: Emitter, table: _Table, ahead: Value) -> None:
+    """Read a piece of what is read next, and go on to the next one.
+
+    Reads are waited for: of what is only asked for, much is not in the cache afterwards.
+    """
+    part, begin = (e.load(ahead, offset, I64, align=8) for offset in (0, WORD_BYTES))
+    entry = e.at(table.get("ahead", POINTER), e.mul(part, AHEAD_BYTES))
+    base, nbytes = e.load(entry, 0, POINTER, align=8), e.load(entry, WORD_BYTES, I64, align=8)
+    end = e.min(e.add(begin, _AHEAD_AT_ONCE), nbytes)
+    e.call("sched_yield", I32, [])
+
+    def read(place: Value) -> None:
+        used = ir.FunctionType(VOID, [I64])
+        e.b.asm(used, "", "r", [e.load(base, place, I64)], True)
+
+    e.loop(begin, e.sub(end, WORD_BYTES - 1), read, step=CACHE_LINE)
+    is_through = e.b.icmp_signed("==", end, nbytes)
+    next_part = e.b.select(is_through, e.add(part, 1), part)
+    e.store(next_part, ahead, 0, align=8)
+    e.store(e.b.select(is_through, e.index(0), end), ahead, WORD_BYTES, align=8)
 
 
 def _sleep(e: Emitter, table: _Table) -> None:

@@ -32,6 +32,9 @@ _TRIED_AGAIN = 64
 """Waits after which it is tried again whether others are in time for one that waits awake."""
 
 
+NOTHING: Words = np.empty((0, 2), np.int64)
+
+
 def frame_bytes(rows: int) -> int:
     """Return the bytes of a frame with so many bytes of rows; a tag fits into any."""
     return HEAD_BYTES + max(rows, TAG_BYTES)
@@ -44,6 +47,7 @@ class RelayTable:
         place: of this machine among all.
         descriptors: of the connections to the other machines, by their places in order; they do
             not block.
+        awake: nanoseconds for which it waits awake at most.
 
     Attributes:
         own: the memory for this machine's frame.
@@ -53,8 +57,11 @@ class RelayTable:
         BackendError: there is no native code here.
     """
 
-    def __init__(self, place: int, descriptors: Mapping[int, int]) -> None:
+    def __init__(
+        self, place: int, descriptors: Mapping[int, int], *, awake: int = AWAKE_NANOSECONDS
+    ) -> None:
         self._place = place
+        self._most_awake = awake
         self._others = list(descriptors)
         code, count = code_cache(host_isas()[0]), len(descriptors)
         memory = aligned(8 * (len(RELAY) + count * len(LANE)), np.int64)
@@ -70,7 +77,7 @@ class RelayTable:
         # elsewhere the interpreter has turned off the signal
         self._words[RELAY["flags"]] = getattr(socket, "MSG_NOSIGNAL", 0)
         self._lanes[:, LANE["descriptor"]] = list(descriptors.values())
-        self._awake = AWAKE_NANOSECONDS
+        self._awake = awake
         self._waits = 0
         self.make_frames(0)
 
@@ -99,18 +106,22 @@ class RelayTable:
         """When it had done its steps."""
         return int(self._words[RELAY["made_at"]])
 
-    def relay(self, gather: Gather | None, tokens: int, run: Run = (0, 0)) -> int:
+    def relay(
+        self, gather: Gather | None, tokens: int, run: Run = (0, 0), ahead: Words = NOTHING
+    ) -> int:
         """End the gather that is on its way, do something with it, begin another one.
 
         Args:
             gather: what is begun; None: nothing. The head of its frame is in ``own``.
             tokens: of this gather and of the one before.
             run: makes this machine's columns.
+            ahead: addresses and bytes (parts, 2) of what that reads, to have it in the cache.
 
         Returns:
             The status.
         """
         words = self._words
+        words[RELAY["ahead"] : RELAY["ahead_parts"] + 1] = ahead.ctypes.data, len(ahead)
         words[RELAY["lanes"]] = len(self._others)
         words[RELAY["tokens"]] = tokens
         words[RELAY["run"] : RELAY["pool"] + 1] = run
@@ -136,23 +147,24 @@ class RelayTable:
             self._lanes[:, LANE["width"]] = [gather.width(other) for other in self._others]
         return status
 
-    def swap(self, frames: Sequence[bytes], lengths: Sequence[int]) -> int:
-        """Send a frame over each of the first lanes, and receive others; return the status.
+    def swap(self, frames: Sequence[bytes], sizes: Sequence[int]) -> int:
+        """Send a frame over each lane, and receive others; return the status.
 
         Args:
             frames: what is sent.
-            lengths: bytes of rows in the frames that come into ``came``.
+            sizes: bytes of the frames that come into ``came``.
         """
         sent = [np.frombuffer(frame, np.uint8) for frame in frames]
-        for place, (frame, length) in enumerate(zip(sent, lengths, strict=True)):
+        for place, (frame, size) in enumerate(zip(sent, sizes, strict=True)):
             lane = self._lanes[place]
             lane[LANE["send_at"] : LANE["receive_bytes"] + 1] = (
                 frame.ctypes.data,
                 frame.nbytes,
                 lane[LANE["frame"]],
-                frame_bytes(length),
+                size,
             )
         self._words[RELAY["lanes"]] = len(sent)
+        self._words[RELAY["ahead_parts"]] = 0
         return self._call(self._exchange)
 
     def _call(self, native: Callable[[int], None]) -> int:
@@ -168,5 +180,5 @@ class RelayTable:
         if slept and self._waits % _TRIED_AGAIN:
             self._awake //= 2
         else:
-            self._awake = AWAKE_NANOSECONDS
+            self._awake = self._most_awake
         return int(words[RELAY["status"]])

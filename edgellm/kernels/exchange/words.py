@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 WORD_BYTES = 8
 
+AHEAD_BYTES = 2 * WORD_BYTES
+"""Of one part of what is read ahead: its address and its bytes."""
+
 
 def _words(*names: str) -> Mapping[str, int]:
     """Return the places of words, in order."""
@@ -23,6 +26,9 @@ RELAY = _words(
     "slept",  # whether it waited longer than awake
     "came_at",  # by the clock: when all had come
     "made_at",  # and when the steps were done
+    # what is read into the cache meanwhile: addresses and bytes of parts, and how many there are
+    "ahead",
+    "ahead_parts",
     # what is on its way here
     "tokens",
     "row_bytes",  # from one token to the next, where it belongs

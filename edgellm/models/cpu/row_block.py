@@ -40,6 +40,11 @@ Stage = Literal["attend", "output", "gate", "down"]
 """The parts of a layer, each of which ends where all machines' results are gathered."""
 
 
+AHEAD_BYTES = 4 << 20
+"""Weights of a stage that are read into the cache while others are waited for: what 0.2 ms bring,
+less than caches hold."""
+
+
 class AttentionOfLayers:
     """How some new tokens attend in one layer or several, addresses and all.
 
@@ -124,6 +129,7 @@ class RowBlock:
         # the steps of a stage point into it, and nobody else may have it
         self._attends: AttentionOfLayers | None = None
         self._change: LayerChange | None = None
+        self._ahead: dict[Stage, npt.NDArray[np.int64]] = {}
         # by an adapter's change: with it beside them
         self._weights: dict[LayerChange | None, LayerWeights] = {None: block.weights}
         # by the change, and the tokens that they are made for
@@ -220,6 +226,19 @@ class RowBlock:
         hidden = workspace.buffer("hidden").address
         return hidden + 4 * self._columns.start, 4 * shape.hidden, hidden
 
+    def ahead(self, stage: Stage) -> npt.NDArray[np.int64]:
+        """Return addresses and bytes (parts, 2) of the first weights that a stage reads."""
+        if stage not in self._ahead:
+            weights = self._block.weights
+            matrices = {
+                "attend": weights.qkv,
+                "output": weights.output,
+                "gate": weights.gate_up,
+                "down": weights.down,
+            }
+            self._ahead[stage] = _first_bytes(matrices[stage], AHEAD_BYTES)
+        return self._ahead[stage]
+
     def _attention(self, spans: Sequence[Span], layer: int, size: int) -> AttentionOfLayers:
         """Return the attention of this layer alone."""
         own = spans_in_part(spans, slice(layer, layer + 1))
@@ -271,3 +290,15 @@ class RowBlock:
         products = product_steps(engine, weights.gate_up, normed, gate_up, tokens=size)
         swiglu = make_step(engine.kernel("swiglu"), SWIGLU, gate_up=gate_up, out=gated, inner=inner)
         return [norm, *products, swiglu]
+
+
+def _first_bytes(matrices: Sequence[Matrix], most: int) -> npt.NDArray[np.int64]:
+    """Return addresses and bytes (parts, 2) of the first rows of matrices, ``most`` bytes."""
+    parts: list[tuple[int, int]] = []
+    for matrix in matrices:
+        stored = matrix.parts
+        row_bytes = sum(nbytes for _, nbytes in stored)
+        rows = min(matrix.out_features, most // row_bytes)
+        parts += [(address, rows * nbytes) for address, nbytes in stored if rows]
+        most -= rows * row_bytes
+    return np.array(parts, np.int64).reshape(-1, 2)

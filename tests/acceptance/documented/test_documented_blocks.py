@@ -84,7 +84,7 @@ LESS = [
     (r"edgellm bench (?!disk|compare|report|rate)", "--repetitions 1 --max-seconds 0.01"),
     (r"python -m edgellm.bench.studies.speculation", "--tokens 8 --passes 4"),
     (r"python -m edgellm.bench.studies.batching", "--steps 2 --rounds 1"),
-    (r"python -m edgellm.bench.studies.clusters.two_processes", "--tokens 8 --rounds 1"),
+    (r"python -m edgellm.bench.studies.clusters.(two_processes|gathers)", "--tokens 8 --rounds 1"),
     (r"python -m edgellm.bench.studies.federation", "--records 8 --held-out 2 --rounds 1"),
     (r"python -m edgellm.bench.studies.cpu_kernels", "--rounds 1 --decode 2 --prompts 8"),
     (r"python -m edgellm.bench.studies.peers_in_a_budget", "--rounds 1"),

@@ -102,14 +102,13 @@ def begun(mesh, own, columns):
 
 
 def gathered(place, mesh, tokens=1, columns=ALL):
-    """Return what two gathers and the end of a pass give."""
+    """Return what three gathers give, the last of which ends a pass."""
     first, stop = columns[place]
     own = np.full((tokens, stop - first), place + 1, np.float32)
     ten = 10 * own
     results = [begun(mesh, own, columns), begun(mesh, ten, columns)]
     assert mesh.finish()
-    mesh.end()
-    return results
+    return [*results, mesh.end(100 * own, columns)]
 
 
 def gathered_of_two(place, mesh):
@@ -119,14 +118,26 @@ def gathered_of_two(place, mesh):
 @pytest.mark.parametrize("tokens", [1, 2, 5])
 def test_all_have_the_columns_of_all(tokens):
     row = np.repeat([1, 2, 3], [3, 1, 5]).astype(np.float32)
-    for one, other in at_once(meshes(3), lambda *own: gathered(*own, tokens)):
-        assert np.array_equal(one, np.tile(row, (tokens, 1)))
-        assert np.array_equal(other, np.tile(10 * row, (tokens, 1)))
+    for results in at_once(meshes(3), lambda *own: gathered(*own, tokens)):
+        for result, factor in zip(results, (1, 10, 100), strict=True):
+            assert np.array_equal(result, np.tile(factor * row, (tokens, 1)))
+
+
+def test_the_first_machine_alone_has_what_it_collects():
+    def act(place, mesh):
+        first, stop = ALL[place]
+        own = np.full((2, stop - first), place + 1, np.float32)
+        return own, mesh.end(own, ALL, on_all=False)
+
+    (_, whole), *others = at_once(meshes(3), act)
+    assert whole.tolist() == [[1, 1, 1, 2, 3, 3, 3, 3, 3]] * 2
+    for own, result in others:
+        assert np.array_equal(result, own)
 
 
 def test_more_than_connections_hold_goes_both_ways():
     columns = [(0, 2_000_000), (2_000_000, 4_000_000)]
-    for _, whole in at_once(meshes(2), lambda *own: gathered(*own, 2, columns)):
+    for _, whole, _ in at_once(meshes(2), lambda *own: gathered(*own, 2, columns)):
         assert whole[1, 0] == 10
         assert whole[1, -1] == 20
 
@@ -146,7 +157,7 @@ def test_a_pass_is_stopped_for_all_and_the_next_one_goes_on():
         assert mesh.is_whole
         return gathered(place, mesh)
 
-    for _, whole in at_once(meshes(3), act):
+    for _, whole, _ in at_once(meshes(3), act):
         assert whole.tolist() == [[10, 10, 10, 20, 30, 30, 30, 30, 30]]
 
 
@@ -157,7 +168,7 @@ def test_changed_frames_are_refused(frame, place):
         if received == frame:
             data[place] ^= 1
 
-    first, second = at_once(meshes(2, change, sizes=[32, 32, 32]), gathered_of_two)
+    first, second = at_once(meshes(2, change, sizes=[32, 32, 36]), gathered_of_two)
     assert "damaged" in first.message
     assert isinstance(second, LaneError | list)  # it may have been through already
 
@@ -165,7 +176,7 @@ def test_changed_frames_are_refused(frame, place):
 def test_who_sends_another_kind_than_is_expected_is_refused():
     def act(place, mesh):
         if place == 0:
-            mesh.end()
+            mesh.end(np.ones((1, 3), np.float32), [(0, 3), (3, 4)])
         else:
             begun(mesh, np.ones((1, 1), np.float32), [(0, 3), (3, 4)])
             mesh.finish()

@@ -100,7 +100,7 @@ def test_who_is_gone_is_named_before_and_while_it_is_waited_for(pair):
     threading.Timer(0.05, there.shutdown, [socket.SHUT_RDWR]).start()
     assert table.relay(None, TOKENS) == LOST
     assert table.lost == 0
-    assert table.swap([bytes(frame_bytes(0))], [0]) == LOST
+    assert table.swap([bytes(32)], [32]) == LOST
 
 
 def test_more_than_a_connection_holds_goes_both_ways(pair):
@@ -109,7 +109,7 @@ def test_more_than_a_connection_holds_goes_both_ways(pair):
     table.make_frames(size)
     threading.Thread(target=lambda: there.sendall(received(there, size))).start()
     sent = bytes([ROWS_KIND]) + bytes(frame_bytes(size) - 2) + b"\1"
-    assert table.swap([sent], [size]) == DONE
+    assert table.swap([sent], [len(sent)]) == DONE
     assert bytes(table.came[0]) == sent
 
 
@@ -123,7 +123,7 @@ def test_a_signal_is_handled_while_it_waits(pair):
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(InterruptedError):
-            table.swap([bytes(frame_bytes(0))], [0])
+            table.swap([bytes(32)], [32])
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -133,10 +133,10 @@ def test_who_is_seldom_in_time_is_waited_for_asleep(pair):
 
     def swap(seconds):
         if not seconds:
-            there.sendall(bytes(frame_bytes(0)))
+            there.sendall(bytes(32))
         else:
-            threading.Timer(seconds, there.sendall, [bytes(frame_bytes(0))]).start()
-        assert table.swap([bytes(frame_bytes(0))], [0]) == DONE
+            threading.Timer(seconds, there.sendall, [bytes(32)]).start()
+        assert table.swap([bytes(32)], [32]) == DONE
 
     for _ in range(200):
         if table._awake == 0:
