@@ -95,8 +95,12 @@ def choose_split(gathered: Gathered, rates: Rates) -> Kind:
         share_rows(gathered.checkpoint.config, gathered.budgets)
     except EdgeLLMError:
         return "windows"
-    # in memory, all that rows can save is arithmetic, and a hop to each machine
-    if fits(gathered):
+    try:
+        in_memory = fits(gathered)
+    except EdgeLLMError:  # by windows they cannot: fewer layers than machines, or too large ones
+        return compare(gathered, rates).kind
+    # then all that rows can save is arithmetic, and a hop to each machine
+    if in_memory:
         arithmetic = gathered.checkpoint.token_weight_bytes / SLOWEST_WEIGHTS
         if gather_seconds(gathered, rates) > arithmetic + sum(rates.trips):
             return "windows"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgellm.console.units import plural
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.memory_plan.plan import Plan
 
@@ -69,8 +70,8 @@ def choose_counts(
     """
     if layers < machines:
         raise ConfigError(
-            f"the model has {layers} layers for {machines} machines",
-            hint="leave some of the machines out",
+            f"the model has {plural(layers, 'layer')} for {machines} machines",
+            hint="leave some of the machines out, or use --split rows: each has some of all layers",
         )
     disks = disks or [1.0] * machines
     counts = [1] * machines

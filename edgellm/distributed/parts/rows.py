@@ -12,6 +12,7 @@ from edgellm.checkpoint.buffer import place_tensors
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.family_configs import PRE_NORM, QueryKeyNorm
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.console.units import plural
 from edgellm.errors import ClosedError, ConfigError
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.models.arithmetic import arithmetic_of
@@ -150,7 +151,8 @@ def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
     groups, machines = config.num_key_value_heads, len(budgets)
     if groups < machines:
         raise ConfigError(
-            f"the model has {groups} key/value heads, which {machines} machines cannot share",
+            f"the model has {plural(groups, 'key/value head')}, which {machines} machines cannot "
+            "share",
             hint=f"leave some of the machines out, or {WINDOWS_INSTEAD}",
         )
     kv_heads = _shared(groups, budgets, 1)
