@@ -21,7 +21,7 @@ from edgellm.distributed.parts.open_rows import open_rows
 from edgellm.distributed.parts.output import with_output_rows
 from edgellm.distributed.parts.part import MakeReader, arithmetic_facts, part_name, shared_settings
 from edgellm.distributed.parts.row_pass import gathered_columns
-from edgellm.distributed.parts.rows import checkpoint_rows
+from edgellm.distributed.parts.rows import Bounds, checkpoint_rows
 from edgellm.distributed.rates import Rates
 from edgellm.distributed.remote.cluster_layers import ClusterCaches
 from edgellm.distributed.remote.gathered_pass import gather_head, make_gathered_pass
@@ -194,7 +194,7 @@ def _open_rows(
     """Load each machine's rows."""
     checkpoint, settings, peers = gathered.checkpoint, gathered.settings, gathered.peers
     shares, output = chosen.shares, chosen.output
-    rows_of_output = output or [None] * len(shares)
+    rows_of_output: Sequence[Bounds | None] = output or [None] * len(shares)
     wanted = [
         Wanted.of_rows(checkpoint, share, own)
         for share, own in zip(shares[1:], rows_of_output[1:], strict=True)
