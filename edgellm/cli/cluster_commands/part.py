@@ -53,10 +53,7 @@ def part(
     if json:
         terminal.write_json({"folder": str(target), "layers": numbers, "bytes": nbytes})
         return
-    held = plural(len([number for number in numbers if number < len(checkpoint.layers)]), "layer")
+    held = f"{plural(len(numbers), 'layer')}, {size(nbytes)}, of {size(checkpoint.nbytes)}"
     if len(checkpoint.layers) in numbers:
-        held += " and what is outside them"
-    terminal.note(
-        f"{held}, {size(nbytes)}, of {size(checkpoint.nbytes)}; on the "
-        f"other machine: edgellm cluster join {shlex.quote(folder)}"
-    )
+        held = f"all of it, {size(nbytes)}"
+    terminal.note(f"{held}; on the other machine: edgellm cluster join {shlex.quote(folder)}")

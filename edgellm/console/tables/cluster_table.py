@@ -54,9 +54,10 @@ def _machine_part(kind: str, machine: Mapping[str, Any]) -> str:
     """Return in words what a machine of a cluster holds, reads and computes."""
     layers = plural(len(machine["layers"]), "layer")
     held = layers if kind == "windows" else f"{percent(machine['share'])} of {layers}"
-    text = f"{held}, {size(machine['total_bytes'])} of {size(machine['budget'])}; "
+    taken = size(machine["total_bytes"])
     if machine["adapter_bytes"]:
-        text += f"{size(machine['adapter_bytes'])} of that for the adapter; "
+        taken += f" ({size(machine['adapter_bytes'])} for the adapter)"
+    text = f"{held}, {taken} of {size(machine['budget'])}; "
     if machine["streamed_bytes"]:
         text += f"{machine['pinned']} in memory, {size(machine['streamed_bytes'])} read per token "
         text += f"at {rate(machine['disk_bytes_per_second'])}; "
