@@ -19,7 +19,6 @@ from edgellm.training.learners.arithmetic_rate import (
     OPERATIONS,
     OPERATIONS_OF_ALL,
     OPERATIONS_OF_REFERENCE,
-    ArithmeticRate,
     assumed_rate,
     matrix_numbers,
     measure_rate,
@@ -125,11 +124,8 @@ def forecast_training(
     target = target or TargetMachine()
     budget = budget_for(load, target.described_memory())
     if settings.method == "full":
-        rate = assumed_rate()
-        if here and target == TargetMachine():
-            tokens = min(sum(lengths), settings.micro_tokens)
-            rate = measure_rate_of_all(checkpoint, load, tokens=tokens)
-        return _of_all(checkpoint, settings, budget, lengths, rate)
+        measured = load if here and target == TargetMachine() else None
+        return _of_all(checkpoint, settings, budget, lengths, measured)
     lora = settings.lora
     step_tokens, longest = sum(lengths), max(lengths)
     prefers = settings.stage == "dpo"
@@ -187,12 +183,19 @@ def _of_all(
     settings: TrainSettings,
     budget: int,
     lengths: Sequence[int],
-    rate: ArithmeticRate,
+    measured: LoadSettings | None,
 ) -> TrainingForecast:
-    """Return the forecast of a run that learns every number, which are all in memory."""
+    """Return the forecast of a run that learns every number, which are all in memory.
+
+    Its arithmetic is ``measured`` with these settings here; None: it is assumed.
+    """
     require_plain(checkpoint)
     config, longest = checkpoint.config, max(lengths)
     memory = plan_full(config, budget, micro_tokens=settings.micro_tokens, longest=longest)
+    rate = assumed_rate()
+    if measured is not None:
+        tokens = min(sum(lengths), memory.micro_tokens)
+        rate = measure_rate_of_all(checkpoint, measured, tokens=tokens)
     return TrainingForecast(
         parts=memory.parts,
         total=memory.total,

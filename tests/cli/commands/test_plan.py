@@ -88,7 +88,7 @@ def test_plan_of_a_model_that_is_learned_whole_counts_every_number(run, model):
     info = json.loads(run("info", model, "--json")[1])
     assert planned["learned"] == info["parameters"]
     assert planned["total"] == sum(planned["parts"].values())
-    assert not planned["is_measured"]
+    assert planned["is_measured"]
     code, out, err = run("plan", model, "--train", "--full", "--batch", 2, "--memory", "1MB")
     assert (code, out) == (3, "")
     assert f"give --memory {planned['least'] // 1_000_000}MB" in err
