@@ -275,7 +275,7 @@ def test_the_bundled_model_says_the_same_of_many_prompts(tmp_path):
         "a",
     ]
     random = np.random.RandomState(3)
-    prompts = [" ".join(random.choice(words, 1 + number % 12)) for number in range(16)]
+    prompts = [" ".join(random.choice(words, 1 + number % 12)) for number in range(8)]
     draft = with_draft(locate("stories-draft"))
     paged = {"memory": 5_000_000, "context": 128}
     plain = open_counted(locate("stories"))[0]
