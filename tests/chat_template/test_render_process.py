@@ -149,10 +149,14 @@ def test_an_interruption_leaves_nothing_for_the_next_rendering():
     main = threading.main_thread().ident
     before = signal.signal(signal.SIGUSR1, interrupt)
     timer = threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGUSR1])
-    timer.start()
+
+    def render_long():
+        timer.start()
+        render(SLOW["loops"] * 40 + "late", limits=LOOSE)
+
     try:
         with pytest.raises(KeyboardInterrupt):
-            render(SLOW["loops"] * 40 + "late", limits=LOOSE)
+            render_long()
     finally:
         timer.join()
         signal.signal(signal.SIGUSR1, before)

@@ -17,7 +17,7 @@ def forked(work):
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(100)
         try:
             work()
         except edgellm.EdgeLLMError as error:

@@ -119,11 +119,14 @@ def test_a_signal_is_handled_while_it_waits(pair):
     def interrupt(*_):
         raise InterruptedError("a signal")
 
+    def wait():
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        table.swap([bytes(32)], [32])
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(InterruptedError):
-            table.swap([bytes(32)], [32])
+            wait()
     finally:
         signal.signal(signal.SIGALRM, before)
 
