@@ -157,8 +157,9 @@ class StartedMachines:
                 started.saying.join(_SAID_SECONDS)
                 raise MachineError(
                     f"edgellm has ended on machine {started.machine.name}, with exit code {code}",
-                    hint="see what it said above, and try there what ssh would: ssh "
-                    f"{started.machine.ssh} {self._edgellm} --version",
+                    hint="see what it said above, and try what ssh would: ssh "
+                    f"{started.machine.ssh} {self._edgellm} --version; --edgellm names the command "
+                    "where ssh does not find it, such as /home/me/.venv/bin/edgellm",
                 )
 
     def _end(self) -> None:

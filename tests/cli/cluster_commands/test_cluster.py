@@ -112,6 +112,7 @@ def test_a_machine_that_cannot_start_is_named(folder, tmp_path, ssh, edgellm):
         code, _, said = edgellm("cluster", "start", folder, hosts, "--edgellm", EDGELLM)
     assert code == 1
     listens = f"other{port}: error: this machine cannot listen at 127.0.0.1:{port}"
+    assert "--edgellm names the command" in said
     ended = f"edgellm has ended on machine other{port}, with exit code 1"
     assert said.index(listens) < said.index(ended)
 
