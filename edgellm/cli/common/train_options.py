@@ -28,7 +28,7 @@ class TrainOptions:
 
     stage: str = "sft"
     full: bool = False
-    beta: float = 0.1
+    beta: float | None = None
     start_from: Path | None = None
     rank: int | None = None
     alpha: float | None = None
@@ -94,6 +94,11 @@ class TrainOptions:
 
         if self.template is None:
             return None
+        if self.stage == "text":
+            raise ConfigError(
+                "--template says how requests are written, and of --stage text there are none",
+                hint="leave it out: texts are as they are, chats as the chat template has them",
+            )
         named: Template = choice("template", self.template, get_args(Template))
         return named
 
@@ -101,7 +106,7 @@ class TrainOptions:
         """Return how the run goes. Raises ConfigError."""
         from edgellm.training.low_rank import LoraSettings
         from edgellm.training.optimizer import RateSettings
-        from edgellm.training.run.settings import PREFERENCE_RATE, RATES, Stage, TrainSettings
+        from edgellm.training.run.settings import BETA, PREFERENCE_RATE, RATES, Stage, TrainSettings
 
         method: Method = "full" if self.full else "lora"
         lora = self.lora()
@@ -112,12 +117,16 @@ class TrainOptions:
                 "--rslora, --dora and --format describe",
                 hint="leave them out, or leave out --full",
             )
+        if self.beta is not None and stage != "dpo":
+            raise ConfigError(
+                "--beta is of preferences alone", hint="leave it out, or give --stage dpo"
+            )
         rate = self.rate
         if rate is None:
             rate = PREFERENCE_RATE if self.stage == "dpo" else RATES[method]
         return TrainSettings(
             stage=stage,
-            beta=self.beta,
+            beta=BETA if self.beta is None else self.beta,
             method=method,
             lora=lora,
             rates=RateSettings(
@@ -178,11 +187,11 @@ TRAIN_OPTIONS = SettingsOptions(
             Option("--full", help="Learn every number of a small model instead of an adapter."),
         ],
         "beta": Annotated[
-            float,
+            float | None,
             Option(
                 metavar="X",
                 min=0,
-                help="Of dpo: the smaller, the farther from the model as it was.",
+                help="Of dpo: the smaller, the farther from the model as it was; default: 0.1.",
             ),
         ],
         "start_from": Annotated[

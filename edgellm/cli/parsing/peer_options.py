@@ -54,6 +54,60 @@ PEER_HINTS: Mapping[str, str] = {
 """Next steps after options of other programs that we have not, or that mean several of ours."""
 
 
+TRAINING_OPTIONS: Mapping[str, str] = {
+    "--lr": "--rate",
+    "--learning-rate": "--rate",
+    "--lr-scheduler-type": "--schedule",
+    "--lr-schedule": "--schedule",
+    "--warmup-ratio": "--warmup",
+    "--weight-decay": "--decay",
+    "--max-grad-norm": "--clip",
+    "--batch-size": "--batch",
+    "--micro-batch-size": "--batch",
+    "--per-device-train-batch-size": "--batch",
+    "--iters": "--steps",
+    "--max-steps": "--steps",
+    "--num-train-epochs": "--epochs",
+    "--num-epochs": "--epochs",
+    "--max-seq-length": "--max-tokens",
+    "--cutoff-len": "--max-tokens",
+    "--lora-rank": "--rank",
+    "--lora-r": "--rank",
+    "--lora-alpha": "--alpha",
+    "--lora-dropout": "--dropout",
+    "--lora-target": "--on",
+    "--lora-target-modules": "--on",
+    "--target-modules": "--on",
+    "--num-layers": "--layers",
+    "--lora-layers": "--layers",
+    "--use-dora": "--dora",
+    "--use-rslora": "--rslora",
+    "--resume-adapter-file": "--start-from",
+    "--resume-from-checkpoint": "--resume",
+    "--save-steps": "--save-every",
+    "--steps-per-save": "--save-every",
+    "--val-file": "--valid",
+    "--eval-data": "--valid",
+}
+"""Options of mlx-lm, TRL, PEFT's examples, LLaMA-Factory and Axolotl, as ours are called."""
+
+TRAINING_HINTS: Mapping[str, str] = {
+    "--data": "the data need no option: edgellm train MODEL DATA OUT",
+    "--adapter-path": "the folder needs no option: edgellm train MODEL DATA OUT",
+    "--output-dir": "the folder needs no option: edgellm train MODEL DATA OUT",
+    "--train": "leave it out: edgellm train MODEL DATA OUT",
+    "--gradient-accumulation-steps": "leave it out: --batch are the records of a step, however it "
+    "is cut",
+    "--grad-accumulation-steps": "leave it out: --batch are the records of a step, however it "
+    "is cut",
+    "--grad-checkpoint": "leave it out: --memory decides what is computed again",
+    "--gradient-checkpointing": "leave it out: --memory decides what is computed again",
+    "--mask-prompt": "leave it out: prompts are never learned",
+    "--load-in-4bit": "leave it out: a model in 4 bits is trained as it is",
+}
+"""Next steps after those that training here has no use for."""
+
+
 def our_option(flag: str) -> str | None:
     """Return our option that another program's means, with the same values; None: there is none."""
     ours = OUR_NAMES.get(_setting(flag))
@@ -62,8 +116,19 @@ def our_option(flag: str) -> str | None:
     return SHORT_OPTIONS.get(flag)
 
 
-def peer_hint(flag: str) -> str | None:
-    """Return the next step after an option of another program that we have not as it is."""
+def peer_hint(flag: str, known: Sequence[str] = ()) -> str | None:
+    """Return the next step after an option of another program that we have not as it is.
+
+    Args:
+        flag: the option.
+        known: the options of the command, of which ``--rate`` is training's alone.
+    """
+    spelled = flag.replace("_", "-")
+    if "--epochs" in known:
+        if TRAINING_OPTIONS.get(spelled) in known:
+            return f"did you mean {TRAINING_OPTIONS[spelled]}?"
+        if spelled in TRAINING_HINTS:
+            return TRAINING_HINTS[spelled]
     if ours := OUR_NAMES.get(_setting(flag)):
         return f"did you mean {_flag(ours)}?"
     return PEER_HINTS.get(flag)

@@ -50,7 +50,7 @@ def usage_error(error: Any) -> ConfigError:
 def _option_hint(option: str, known: Sequence[str], context: Any) -> str:
     """Return the next step after an option that a command has not."""
     help_command = f"{context.command_path} --help"
-    if hint := peer_hint(option):
+    if hint := peer_hint(option, known):
         return hint
     if get_close_matches(option, known, n=1):
         return did_you_mean(option, known, help_command)

@@ -61,6 +61,11 @@ class Rendered:
             digests = [one + other for one, other in zip(digests[::2], digests[1::2], strict=True)]
         return len(digests) - len(set(digests))
 
+    def in_common(self, other: Rendered) -> int:
+        """Return how many of its sequences are another's, too."""
+        theirs = set(map(_digest, other.sequences))
+        return sum(_digest(one) in theirs for one in self.sequences)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all sequences in memory."""

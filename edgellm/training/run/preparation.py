@@ -12,6 +12,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.dialects.names import has_fused_layers
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.checkpoint.folder import open_folder
+from edgellm.console.units import plural
 from edgellm.errors import ConfigError, FormatError
 from edgellm.hub.resolve import locate
 from edgellm.runtime.loader import SendProgress
@@ -76,6 +77,12 @@ class Preparation(Generic[Item]):
     def said_of_records(self) -> list[str]:
         """Return what a person should know of the records, in sentences."""
         of_valid = self.held_out.notes(verb="counted")
+        both = self.held_out.in_common(self.data)
+        if both:
+            of_valid.append(
+                f"{both:,} of {plural(len(self.held_out.sequences), 'sequence')} are learned, "
+                "too: a loss of records that are not says more"
+            )
         return [*self.data.notes(), *(f"of --valid: {note}" for note in of_valid)]
 
 

@@ -24,6 +24,9 @@ RATES: Mapping[Method, float] = {"lora": 2e-4, "full": 5e-5}
 PREFERENCE_RATE = 2e-5
 """The usual one of preferences."""
 
+BETA = 0.1
+"""How much preferences usually count."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
@@ -44,7 +47,7 @@ class TrainSettings:
     """
 
     stage: Stage = "sft"
-    beta: float = 0.1
+    beta: float = BETA
     method: Method = "lora"
     lora: LoraSettings = field(default_factory=LoraSettings)
     rates: RateSettings = field(default_factory=RateSettings)

@@ -5,7 +5,7 @@ from support.pseudo_terminal import pseudo_terminal
 
 from edgellm.cli.app import main
 from edgellm.cli.parsing.peer_commands import OUR_COMMANDS, PEER_HINTS, SAME_HINT
-from edgellm.cli.parsing.peer_options import SHORT_OPTIONS
+from edgellm.cli.parsing.peer_options import SHORT_OPTIONS, TRAINING_HINTS, TRAINING_OPTIONS
 
 TEXT = "Once upon a time"
 
@@ -62,6 +62,17 @@ def test_names_of_other_programs_lead_to_what_is_there(run):
         assert "\n\nhint: " in err
     assert run("help") == run("--help")
     assert run("version") == run("--version")
+
+
+def test_options_of_other_trainers_lead_to_ours(run):
+    for name, ours in TRAINING_OPTIONS.items():
+        for spelled in (name, f"--{name[2:].replace('-', '_')}"):
+            code, _, err = run("train", "model", "data", "out", spelled, "1")
+            assert (code, f"hint: did you mean {ours}?" in err) == (2, True), name
+        assert ours in run("train", "--help")[1]
+    for name, hint in TRAINING_HINTS.items():
+        assert hint in run("train", "model", "data", "out", name, "1")[2]
+    assert "--rate" not in run("generate", "model", "--lr", "1")[2], "it has none"
 
 
 def test_help_shows_our_own_words_alone(run):

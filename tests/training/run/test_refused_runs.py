@@ -248,3 +248,19 @@ def test_matrices_that_are_one_for_others_are_told_of(data, tmp_path):
         assert any("for edgellm" in note for note in opened.notes)
     with open_run(request(base, data, tmp_path / "other")) as opened:
         assert opened.notes == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--beta", "0.2"], "--beta is of preferences alone"),
+        (["--stage", "text", "--template", "alpaca"], "and of --stage text there are none"),
+    ],
+)
+def test_options_of_another_stage_are_refused(model, data, capsys, words, said):
+    out = data.parent / "never"
+    assert main(["train", str(model), str(data), str(out), *words]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "hint: leave it out" in told
+    assert not out.exists()

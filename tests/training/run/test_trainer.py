@@ -298,10 +298,22 @@ def test_what_became_of_records_that_are_not_learned_is_said_too(folder, data, t
             "of --valid: cut at --max-tokens: 2 records",
             "of --valid: there more than once, and counted as often: 1 sequence",
             "of --valid: nothing is counted of 1 record (line 3)",
+            "of --valid: 2 of 3 sequences are learned, too: a loss of records that are not says "
+            "more",
         ]
         assert run.notes == expected
     page = (tmp_path / "out" / "training.html").read_text()
     assert all(note in page for note in expected)
+
+
+def test_records_that_are_learned_and_counted_as_others_are_told_of(folder, data, tmp_path):
+    both = tmp_path / "both.jsonl"
+    other = json.dumps({"prompt": "another one", "completion": "yes"})
+    both.write_text(f"{data.read_text()}{other}\n")
+    with open_run(dataclasses.replace(request(folder, data, tmp_path / "a"), valid=both)) as run:
+        count = len(run.data.sequences)
+        said = f"of --valid: {count} of {count + 1} sequences are learned, too: a loss of records"
+        assert any(note.startswith(said) for note in run.notes)
 
 
 def test_an_epoch_of_which_no_step_was_applied_says_so(folder, data, tmp_path, capsys):
