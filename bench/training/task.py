@@ -72,7 +72,12 @@ class Task:
             folder=order["folder"],
             technique=Technique(**order["technique"]),
             sequences=tuple(
-                TrainingSequence(token_ids(one["tokens"]), token_ids(one["targets"]), one["number"])
+                TrainingSequence(
+                    token_ids(one["tokens"]),
+                    token_ids(one["targets"]),
+                    one["number"],
+                    one["line"],
+                )
                 for one in order["sequences"]
             ),
             settings=TaskSettings(**settings),

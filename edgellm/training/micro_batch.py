@@ -36,11 +36,13 @@ class TrainingSequence:
         tokens: token ids.
         targets: the token that is learned after each; ``NOT_ASKED`` where none is.
         number: of the sequence among all, which its dropout follows from.
+        line: of the record in its file; 0: it is of several, or of none.
     """
 
     tokens: TokenIds
     targets: TokenIds
     number: int = 0
+    line: int = 0
 
     @property
     def length(self) -> int:
@@ -55,7 +57,7 @@ class TrainingSequence:
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return sum(map(sys.getsizeof, (self, self.tokens, self.targets, self.number)))
+        return sum(map(sys.getsizeof, (self, self.tokens, self.targets, self.number, self.line)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class PreferencePair:
     def length(self) -> int:
         """Tokens that go through the model."""
         return self.chosen.length + self.rejected.length
+
+    @property
+    def line(self) -> int:
+        """The line of the record in its file."""
+        return self.chosen.line
 
 
 @dataclass(frozen=True, slots=True)

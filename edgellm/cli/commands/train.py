@@ -131,7 +131,7 @@ def _say_plan(run: TrainingRun, batch: int) -> None:
     for sentence in run.notes:
         note(sentence)
     note(
-        f"{plural(len(data.sequences), 'sequence')} of {plural(data.tokens, 'token')}, of which "
+        f"{data.counted} of {plural(data.tokens, 'token')}, of which "
         f"{data.learned:,} are learned; {plural(trainer.steps, 'step')} of {batch}"
     )
     note(memory.in_words())
@@ -143,6 +143,7 @@ def _say_plan(run: TrainingRun, batch: int) -> None:
 def _follow(run: TrainingRun, shown: StepsView) -> None:
     """Take the steps behind a bar, and say each epoch; Ctrl-C keeps what was learned."""
     from edgellm.device.machine import process_memory
+    from edgellm.training.data.rendering import listed_lines
     from edgellm.training.page.curves import Smoothing
     from edgellm.training.run.trainer import StepReport
 
@@ -156,7 +157,11 @@ def _follow(run: TrainingRun, shown: StepsView) -> None:
             if report.applied:
                 smooth = loss.add(report.loss)
             else:
-                shown.note(f"step {report.step} was not applied: its loss is not finite")
+                records = listed_lines(report.lines, "record") if report.lines else "its records"
+                shown.note(
+                    f"step {report.step} was not applied: loss or derivatives of {records} are "
+                    "not finite"
+                )
             a_step = times.add(report.seconds)
             shown.step(
                 ShownStep(

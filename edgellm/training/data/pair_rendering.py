@@ -56,7 +56,9 @@ def render_pairs(
         found.held += held != both
         found.cut += sum(len(ids) > max_tokens for ids, _ in rendered)
         sequences = [
-            sequence(ids[:max_tokens], learned[:max_tokens], len(found.sequences) + place)
+            sequence(
+                ids[:max_tokens], learned[:max_tokens], len(found.sequences) + place, pair.line
+            )
             for place, (ids, learned) in enumerate(rendered)
         ]
         if not all(one.asked for one in sequences):

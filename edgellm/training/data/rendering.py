@@ -54,6 +54,13 @@ class Rendered:
         return sum(one.asked for one in self.sequences)
 
     @property
+    def counted(self) -> str:
+        """How many there are, in words."""
+        if self.paired:
+            return plural(len(self.sequences) // 2, "pair")
+        return plural(len(self.sequences), "sequence")
+
+    @property
     def repeated(self) -> int:
         """Sequences or pairs that are there already: the same tokens, and the same are learned."""
         digests = [_digest(one) for one in self.sequences]
@@ -100,7 +107,7 @@ class Rendered:
                 "template writes earlier turns in another way once later ones follow"
             )
         if self.left_out:
-            said.append(f"nothing is {verb} of {_listed(self.left_out, 'record')}")
+            said.append(f"nothing is {verb} of {listed_lines(self.left_out, 'record')}")
         if self.held:
             said.append(
                 f"the text of a control token in {plural(self.held, 'record')} is read and {verb} "
@@ -109,10 +116,10 @@ class Rendered:
         if self.control:
             said.append(
                 "left out for the text of a control token that cannot be told from it: "
-                f"{_listed(self.control, 'record')}"
+                f"{listed_lines(self.control, 'record')}"
             )
         if self.equal:
-            said.append(f"left out for equal answers: {_listed(self.equal, 'pair')}")
+            said.append(f"left out for equal answers: {listed_lines(self.equal, 'pair')}")
         return said
 
 
@@ -189,20 +196,22 @@ def _parts(
 
 
 def _add(ids: Sequence[int], learned: Sequence[bool], record: Record, found: Rendered) -> None:
-    one = sequence(ids, learned, len(found.sequences))
+    one = sequence(ids, learned, len(found.sequences), record.line)
     if one.asked:
         found.sequences.append(one)
     else:
         found.left_out.append(record.line)
 
 
-def sequence(ids: Sequence[int], learned: Sequence[bool], number: int) -> TrainingSequence:
+def sequence(
+    ids: Sequence[int], learned: Sequence[bool], number: int, line: int = 0
+) -> TrainingSequence:
     """Return a sequence, whose token after each place is learned where that token is."""
     targets = [
         token if is_learned else NOT_ASKED
         for token, is_learned in zip(ids[1:], learned[1:], strict=True)
     ]
-    return TrainingSequence(token_ids(ids), token_ids((*targets, NOT_ASKED)), number)
+    return TrainingSequence(token_ids(ids), token_ids((*targets, NOT_ASKED)), number, line)
 
 
 def _digest(one: TrainingSequence) -> bytes:
@@ -213,7 +222,7 @@ def _digest(one: TrainingSequence) -> bytes:
     return digest.digest()
 
 
-def _listed(lines: Sequence[int], noun: str) -> str:
+def listed_lines(lines: Sequence[int], noun: str) -> str:
     """Return ``2 records (lines 3, 4)``."""
     shown = ", ".join(map(str, lines[:5]))
     if len(lines) > 5:

@@ -18,6 +18,10 @@ class TrainingItem(Protocol):
     def length(self) -> int:
         """Tokens that go through the model."""
 
+    @property
+    def line(self) -> int:
+        """The line of the record in its file; 0: it is of several, or of none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:

@@ -51,8 +51,9 @@ class StepLog:
         """Note a step, by the names of its figures."""
         # a loss that is not finite has no place in JSON
         plain = {name: _finite(value) for name, value in report.items() if name not in LEFT_OUT}
-        if not plain.get("shares"):  # of a run on one machine
-            plain.pop("shares", None)
+        for name in ("shares", "lines"):  # of several machines, and of a step that was not applied
+            if not plain.get(name):
+                plain.pop(name, None)
         plain["figures"] = {name: _finite(value) for name, value in report["figures"].items()}
         self.steps.append(plain)
         self._unwritten.append(plain)

@@ -99,7 +99,7 @@ def data_table(data: Rendered, valid: int, notes: Sequence[str]) -> Table:
         notes: of all records.
     """
     return [
-        ("sequences", f"{len(data.sequences):,}"),
+        ("pairs" if data.paired else "sequences", data.counted.split()[0]),
         ("tokens", f"{data.tokens:,}, of which {data.learned:,} are learned"),
         ("not learned", plural(valid, "sequence") if valid else "none"),
         *(("note", note) for note in notes),

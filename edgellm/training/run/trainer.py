@@ -13,6 +13,7 @@ import numpy as np
 
 from edgellm.device.held_signals import signals_held
 from edgellm.errors import NotFiniteError
+from edgellm.training.data.rendering import listed_lines
 from edgellm.training.learners.learner import Learner, TrainingItem
 from edgellm.training.low_rank import Change
 from edgellm.training.optimizer import AdamW, clip_factor, norm_of
@@ -58,6 +59,7 @@ class StepReport:
         asked: what the loss is the mean of: of the tokens, those that are learned.
         seconds: that it took.
         applied: false where loss or derivatives are not finite: then nothing was learned.
+        lines: of the records of a step that was not applied.
         figures: what else a person wants to know of it, by name.
         shares: tokens of each machine, by its name; empty where there is one.
     """
@@ -73,6 +75,7 @@ class StepReport:
     asked: int
     seconds: float
     applied: bool = True
+    lines: Sequence[int] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, int] = field(default_factory=dict)
 
@@ -208,6 +211,7 @@ class Trainer(Generic[Item]):
             norm = norm_of(found.by_changes)
         rate = settings.rates.at(number, self.steps)
         applied = math.isfinite(found.loss) and math.isfinite(norm)
+        lines: list[int] = []
         if applied:
             factor = clip_factor(norm, settings.rates.clip)
             with signals_held():  # a step is taken whole, or not at all
@@ -216,10 +220,13 @@ class Trainer(Generic[Item]):
                 self.step = number + 1
             self._refused = 0
         else:
+            lines = sorted({item.line for item in items if item.line})
             self._refused += 1
             if self._refused >= MOST_REFUSED:
+                of_records = f": {listed_lines(lines, 'record')}" if lines else ""
                 raise NotFiniteError(
-                    f"loss or derivatives of steps {number} and {number + 1} are not finite",
+                    f"loss or derivatives of steps {number} and {number + 1} are not finite"
+                    f"{of_records}",
                     hint="begin anew in another folder with a smaller --rate",
                 )
             self.step = number + 1
@@ -236,6 +243,7 @@ class Trainer(Generic[Item]):
             asked=found.asked,
             seconds=time.perf_counter() - begun,
             applied=applied,
+            lines=lines,
             figures=found.figures,
             shares=found.shares,
         )

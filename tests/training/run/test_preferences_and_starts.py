@@ -84,6 +84,7 @@ def test_the_command_learns_preferences_and_goes_on(folder, tmp_path, capsys):
     told = capsys.readouterr()
     _, first, last = json.loads(told.out)["epochs"]
     assert "before: on other records loss 0.6931 nats, margin 0.000" in told.err
+    assert "4 pairs of " in told.err
     assert last["valid_figures"]["margin"] > first["valid_figures"]["margin"] > 0
     assert last["valid"] < first["valid"] < 0.6931
     assert main([*command, "--resume"]) == 0

@@ -323,3 +323,8 @@ def test_an_epoch_of_which_no_step_was_applied_says_so(folder, data, tmp_path, c
     told = capsys.readouterr().err
     assert "epoch 2: no step was applied" in told
     assert "smaller --rate" in told
+    count = len(ROWS)
+    listed = ", ".join(map(str, range(1, 6)))
+    named = f"{count} records (lines {listed}{', ...' if count > 5 else ''})"
+    assert f"was not applied: loss or derivatives of {named} are not finite" in told
+    assert f"are not finite: {named}" in told
