@@ -8,6 +8,7 @@ import threading
 from contextlib import closing
 
 import pytest
+from support.ports import free_port
 
 from edgellm.errors import MachineError
 from edgellm.federation.flower.calls import Calls, TakenError, why
@@ -23,11 +24,6 @@ def called(httpx, url, said, wait=0.0):
         return Calls("the place", wait=wait, say=said.append).made(
             lambda: client.get(url).raise_for_status()
         )
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def test_a_server_that_is_not_there_is_told_in_words_at_once(httpx):
