@@ -134,7 +134,7 @@ def test_a_chat_shows_what_the_model_says(model, tmp_path, monkeypatch):
         terminal.type(f"\x1b[200~/load {HOSTILE}\x1b[201~\r")
         terminal.wait_for(terminal.READY)
         terminal.type("\x04")
-        assert terminal.process.wait(30) == 0
+        assert terminal.process.wait(60) == 0
     finally:
         terminal.close()
     # the line editor goes back by these two

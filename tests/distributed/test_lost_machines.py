@@ -162,10 +162,10 @@ def test_the_first_machine_is_interrupted(tiny_folder, tmp_path, after):
 def test_a_member_ends_with_ctrl_c_and_with_its_input(tiny_folder, tmp_path):
     with one_member(tiny_folder("llama-3.2"), tmp_path) as (member, _):
         member.end(signal.SIGINT)
-        assert member.process.wait(20) == 130
+        assert member.process.wait(60) == 130
     with one_member(tiny_folder("llama-3.2"), tmp_path / "other") as (member, _):
         member.process.stdin.close()
-        assert member.process.wait(20) == 128 + signal.SIGTERM
+        assert member.process.wait(60) == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

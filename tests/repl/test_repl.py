@@ -334,7 +334,7 @@ def test_a_chat_on_a_real_terminal(model):
         terminal.type("\x03")
         assert "Ctrl-D or /exit leaves" in terminal.wait_for(terminal.READY)
         terminal.type("\x04")
-        assert terminal.process.wait(30) == 0
+        assert terminal.process.wait(60) == 0
         assert "Traceback" not in terminal.seen
     finally:
         terminal.close()

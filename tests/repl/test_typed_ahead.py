@@ -83,6 +83,6 @@ def test_a_line_typed_during_an_answer_is_answered_next():
             # between answer and editor the terminal takes Ctrl-D for the end of a line
             terminal.wait_for(terminal.READY, after=" of 1,024 tokens")
         terminal.type("\x04")
-        assert terminal.process.wait(30) == 0
+        assert terminal.process.wait(60) == 0
     finally:
         terminal.close()
