@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from support.clusters import members
+from support.clusters import members, parts_in
 
 from edgellm.console.diagnosis_view import peers_lines
 from edgellm.diagnostics.peers import MeasuredPeer, examine_peers, masked
 from edgellm.distributed.links.addresses import Address
 from edgellm.distributed.links.machines import Machine
-from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.distributed.supply.sample_model import sample_model
 from edgellm.distributed.supply.told_model import checkpoint_from
 
@@ -55,7 +54,7 @@ def test_the_sample_is_a_model_of_7b_shape():
 
 @pytest.mark.slow
 def test_machines_that_are_there_and_one_that_is_not(tmp_path):
-    with members(None, tmp_path, ["500MB"], held=PartFolder) as hosts:
+    with members(None, tmp_path, ["500MB"], held=parts_in(tmp_path / "kept")) as hosts:
         listed = json.loads(hosts.read_text())
         hosts.write_text(json.dumps([*listed, ["127.0.0.1:9"]]))
         this, there, gone = examine_peers(hosts, None)

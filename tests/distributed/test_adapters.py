@@ -11,6 +11,7 @@ from support.clusters import (
     answers_of_one,
     members,
     part_budget,
+    parts_in,
     require_equal,
     write_hosts,
 )
@@ -28,7 +29,6 @@ from edgellm.distributed.cluster import open_cluster
 from edgellm.distributed.links.secret import new_secret
 from edgellm.distributed.parts.changes import changes_bytes
 from edgellm.distributed.parts.cut import cut_layers
-from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.settings import LoadSettings
 
 LOAD = {"context": CONTEXT, "threads": 1}
@@ -57,7 +57,7 @@ def test_machines_with_an_adapter_equal_one(base, tmp_path, adapter):
         assert llm.plan.resident
         require_equal(one, answers(llm))
     with (
-        members(None, tmp_path / "two", ["500MB"] * 2, held=PartFolder) as hosts,
+        members(None, tmp_path / "two", ["500MB"] * 2, held=parts_in(tmp_path / "kept")) as hosts,
         edgellm.load(base / "4", memory="500MB", machines=hosts, **load) as llm,
     ):
         require_equal(one, answers(llm))

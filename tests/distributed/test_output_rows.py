@@ -1,6 +1,5 @@
 """Machines that have rows of the output matrix give what one gives, bit for bit."""
 
-import shutil
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ from support.clusters import (
     answers_of_one,
     members,
     output_by_rows,
+    parts_in,
     require_equal,
     rows_budget,
 )
@@ -29,7 +29,6 @@ from edgellm.distributed.parts.rows import share_output, share_rows
 from edgellm.distributed.remote.gathered_pass import GatheredHead, GatheredPass
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.distributed.row_choice import choose_shares, gather_seconds
-from edgellm.distributed.supply.part_folder import PartFolder, part_cache
 from edgellm.errors import ReadError
 from edgellm.models.cpu.linear import CpuLinear
 from edgellm.settings import LoadSettings
@@ -206,9 +205,10 @@ def test_machines_are_sent_their_rows_of_it(folders, tmp_path, matrix):
     with edgellm.load(folder, memory="500MB", **LOAD) as llm:
         one = np.array(llm.logits(PROMPT)), llm.generate(PROMPT, max_tokens=8).text
     for _ in range(2):  # they are there the second time
-        with by_rows(folder, tmp_path, ["300MB", "200MB"], held=PartFolder) as llm:
+        with by_rows(
+            folder, tmp_path, ["300MB", "200MB"], held=parts_in(tmp_path / "parts")
+        ) as llm:
             assert np.array_equal(np.array(llm.logits(PROMPT)), one[0])
             assert llm.generate(PROMPT, max_tokens=8).text == one[1]
-    files = {file.name[:27] for file in part_cache().glob("*/model-outer-*")}
+    files = {file.name[:27] for file in (tmp_path / "parts").glob("*/*/model-outer-*")}
     assert len(files) == 2
-    shutil.rmtree(part_cache())

@@ -10,6 +10,7 @@ from support.clusters import (
     answers,
     answers_of_one,
     members,
+    parts_in,
     require_equal,
     rows_budget,
 )
@@ -23,7 +24,6 @@ from edgellm.distributed.choice import forecast_cluster
 from edgellm.distributed.parts.changes import changes_bytes, changes_of_rows
 from edgellm.distributed.parts.rows import share_rows
 from edgellm.distributed.remote.row_layers import GatheredLayers
-from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.prompt_cache.disk_cache import MIN_TOKENS
 from edgellm.settings import LoadSettings
 
@@ -120,7 +120,7 @@ def test_who_lacks_the_model_or_comes_back_has_the_adapter(base, tmp_path):
     with edgellm.load(model, adapter=adapter, memory="500MB", **LOAD) as llm:
         one = llm.generate(PROMPT, max_tokens=12).text
     with (
-        members(None, tmp_path / "parts", ["500MB"], held=PartFolder) as hosts,
+        members(None, tmp_path / "parts", ["500MB"], held=parts_in(tmp_path / "kept")) as hosts,
         edgellm.load(model, machines=hosts, **load) as llm,
     ):
         assert llm.generate(PROMPT, max_tokens=12).text == one

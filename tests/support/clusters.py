@@ -5,6 +5,7 @@ import threading
 from bisect import bisect_left
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from edgellm.distributed.members.session import Session
 from edgellm.distributed.parts.open_rows import plan_rows
 from edgellm.distributed.parts.rows import share_rows
 from edgellm.distributed.row_choice import chosen_rows
+from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 
@@ -65,6 +67,15 @@ def members(
             ended.callback(member.close)
             found.append(member)
         yield write_hosts(place, [member.port for member in found], secret)
+
+
+def parts_in(place):
+    """A function that makes what machines have of a model that they lack: nothing yet.
+
+    What each of them is sent comes into a folder of its own in ``place``.
+    """
+    numbers = count()
+    return lambda: PartFolder(cache=place / f"machine-{next(numbers)}")
 
 
 def part_budget(model, layers, pinned, *, outer=False, **keywords):

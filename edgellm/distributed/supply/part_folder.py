@@ -50,6 +50,7 @@ class PartFolder:
 
     Args:
         carried: a folder that ``edgellm cluster part`` has made; None: there is none.
+        cache: where what is sent lies, of all models; None: ``part_cache()``.
         say: is told, in a line, what happens.
 
     Raises:
@@ -57,12 +58,17 @@ class PartFolder:
     """
 
     def __init__(
-        self, carried: Path | None = None, *, say: Callable[[str], None] = lambda _: None
+        self,
+        carried: Path | None = None,
+        *,
+        cache: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._say = say
         self._carried = carried
         self._carried_model = None if carried is None else name_of(read_told(carried))
-        self._place = part_cache()
+        self._cache: Path = cache or part_cache()
+        self._place = self._cache
         self._told: Checkpoint | None = None
         self._part: Checkpoint | None = None
         self._arriving: ArrivingFile | None = None
@@ -133,7 +139,7 @@ class PartFolder:
                 f"the part in {self._carried.name} is of another model",
                 hint="make it anew: edgellm cluster part MODEL FOLDER --layers ...",
             )
-        self._place = part_cache() / name
+        self._place = self._cache / name
         self._told, self._part = checkpoint_from(told, self._place), None
 
     def _files(self, head: Mapping[str, Any]) -> list[PartFile]:

@@ -1,13 +1,12 @@
 """Machines without the model get their part, and compute what one machine does."""
 
 import hashlib
-import shutil
 from contextlib import closing
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.clusters import answers, answers_of_one, members, require_equal
+from support.clusters import answers, answers_of_one, members, parts_in, require_equal
 from support.disk_limits import file_size_limit, open_to_others
 from support.paged import CONTEXT, PROMPT
 
@@ -49,10 +48,10 @@ def written(llm):
     return llm.generate(PROMPT, max_tokens=9).text
 
 
-@pytest.fixture(autouse=True)
-def _no_parts():
-    yield
-    shutil.rmtree(part_cache(), ignore_errors=True)
+@pytest.fixture
+def parts(tmp_path):
+    """Where what machines are sent lies."""
+    return tmp_path / "parts"
 
 
 def open_with(folder, hosts, sending, **keywords):
@@ -63,29 +62,29 @@ def open_with(folder, hosts, sending, **keywords):
     return open_llm(checkpoint, tokenizer, settings, sending=sending)
 
 
-def kept_files():
-    return sorted(part_cache().glob("*/*"))
+def kept_files(parts):
+    return sorted(parts.glob("*/*/*"))
 
 
 @pytest.mark.parametrize("split", ["windows", "rows"])
-def test_machines_without_the_model_equal_one(folder, tmp_path, split):
+def test_machines_without_the_model_equal_one(folder, tmp_path, split, parts):
     one, sent = answers_of_one(folder, **LOAD), []
-    with members(None, tmp_path / "hosts", ["500MB"] * 2, held=PartFolder) as hosts:
+    with members(None, tmp_path / "hosts", ["500MB"] * 2, held=parts_in(parts)) as hosts:
         with open_with(folder, hosts, lambda *step: sent.append(step), split=split) as llm:
             require_equal(one, answers(llm))
         assert len({name for name, done, total in sent if done == total}) == 2
-        layers = {file.name[:17] for file in kept_files()}
+        layers = {file.name[:17] for file in kept_files(parts)}
         # of windows the first machine keeps its own layer; of rows each has some of all
         assert len(layers) == (3 if split == "windows" else 4)
-        assert not open_to_others(part_cache())
+        assert not open_to_others(parts)
         sent.clear()
         with open_with(folder, hosts, lambda *step: sent.append(step), split=split) as llm:
             assert llm.generate(PROMPT, max_tokens=2).text
         assert not sent
 
 
-def test_layers_that_are_not_adjacent(folder, tmp_path):
-    with members(None, tmp_path / "hosts", ["500MB"], held=PartFolder) as hosts:
+def test_layers_that_are_not_adjacent(folder, tmp_path, parts):
+    with members(None, tmp_path / "hosts", ["500MB"], held=parts_in(parts)) as hosts:
         settings = LoadSettings(memory="500MB", machines=hosts, **LOAD)
         opened = open_cluster(
             read_checkpoint(folder), settings, cut=cut_layers([2, 2], in_turns=True)
@@ -94,23 +93,23 @@ def test_layers_that_are_not_adjacent(folder, tmp_path):
             logits = opened.model(mx.array([PROMPT]), opened.caches.make(capacity=99, reserve=99))
             with edgellm.load(folder, memory="500MB", **LOAD) as llm:
                 assert np.array_equal(np.array(logits)[0, -1], np.array(llm.logits(PROMPT))[-1])
-        assert [file.name[-17:] for file in kept_files()] == [
+        assert [file.name[-17:] for file in kept_files(parts)] == [
             "00001.safetensors",
             "00003.safetensors",
         ]
 
 
-def test_a_part_that_was_cut_off_goes_on(folder, tmp_path, text):
+def test_a_part_that_was_cut_off_goes_on(folder, tmp_path, text, parts):
     def cut_off(_name, done, total):
         lacked.append(total)
         if done > total // 2 and len(lacked) > 1:
             raise KeyboardInterrupt
 
     lacked = []
-    with members(None, tmp_path / "hosts", ["500MB"], held=PartFolder) as hosts:
+    with members(None, tmp_path / "hosts", ["500MB"], held=parts_in(parts)) as hosts:
         with pytest.raises(KeyboardInterrupt):
             open_with(folder, hosts, cut_off)
-        files = kept_files()
+        files = kept_files(parts)
         # half a layer, as a connection leaves it that ends amid one
         part = files[-1].read_bytes()
         files[-1].unlink()
@@ -121,22 +120,27 @@ def test_a_part_that_was_cut_off_goes_on(folder, tmp_path, text):
         sent = []
         with open_with(folder, hosts, lambda *step: sent.append(step)) as llm:
             assert written(llm) == text
-        whole = sum(file.stat().st_size for file in kept_files())
+        whole = sum(file.stat().st_size for file in kept_files(parts))
         assert sent[-1][2] == whole - sum(file.stat().st_size for file in files[:-1]) - (
             len(part) // 2
         )
-        assert kept_files()[: len(files)] == files
+        assert kept_files(parts)[: len(files)] == files
 
 
-def test_a_carried_part_is_used_and_another_byte_is_refused(folder, tmp_path, text):
+def test_a_carried_part_is_used_and_another_byte_is_refused(folder, tmp_path, text, parts):
     carried = tmp_path / "carried"
     write_part(read_checkpoint(folder), carried, [2, 3])
     sent = []
-    with members(None, tmp_path / "hosts", ["500MB"], held=lambda: PartFolder(carried)) as hosts:
+    with members(
+        None,
+        tmp_path / "hosts",
+        ["500MB"],
+        held=lambda: PartFolder(carried, cache=parts / "machine"),
+    ) as hosts:
         with open_with(folder, hosts, lambda *step: sent.append(step)) as llm:
             assert written(llm) == text
         assert not sent
-        assert not kept_files()
+        assert not kept_files(parts)
         file = carried / "model-layer-00003.safetensors"
         data = bytearray(file.read_bytes())
         data[-3] ^= 1
@@ -147,24 +151,29 @@ def test_a_carried_part_is_used_and_another_byte_is_refused(folder, tmp_path, te
         file.unlink()  # it is sent then
         with open_with(folder, hosts, lambda *step: sent.append(step)) as llm:
             assert written(llm) == text
-        assert [file.name for file in kept_files()] == [file.name]
+        assert [file.name for file in kept_files(parts)] == [file.name]
 
 
-def test_a_part_of_another_model_is_refused(folder, tmp_path, tiny_folder):
+def test_a_part_of_another_model_is_refused(folder, tmp_path, tiny_folder, parts):
     carried = tmp_path / "carried"
     write_part(read_checkpoint(tiny_folder("qwen3")), carried, [0])
     with (
-        members(None, tmp_path / "hosts", ["500MB"], held=lambda: PartFolder(carried)) as hosts,
+        members(
+            None,
+            tmp_path / "hosts",
+            ["500MB"],
+            held=lambda: PartFolder(carried, cache=parts / "machine"),
+        ) as hosts,
         pytest.raises(MachineError, match="the part in carried is of another model") as raised,
     ):
         open_with(folder, hosts, None)
     assert raised.value.hint
 
 
-def test_a_kept_part_that_was_changed_is_sent_anew(folder, tmp_path, text):
-    with members(None, tmp_path / "hosts", ["500MB"], held=PartFolder) as hosts:
+def test_a_kept_part_that_was_changed_is_sent_anew(folder, tmp_path, text, parts):
+    with members(None, tmp_path / "hosts", ["500MB"], held=parts_in(parts)) as hosts:
         open_with(folder, hosts, None).close()
-        file = kept_files()[0]
+        file = kept_files(parts)[0]
         data = bytearray(file.read_bytes())
         data[-3] ^= 1
         file.write_bytes(data)
@@ -174,8 +183,8 @@ def test_a_kept_part_that_was_changed_is_sent_anew(folder, tmp_path, text):
         assert sent[-1][2] == len(data)
 
 
-def test_a_disk_that_is_full(folder, tmp_path):
-    with members(None, tmp_path / "hosts", ["500MB"], held=PartFolder) as hosts:
+def test_a_disk_that_is_full(folder, tmp_path, parts):
+    with members(None, tmp_path / "hosts", ["500MB"], held=parts_in(parts)) as hosts:
         with (
             file_size_limit(20_000),
             pytest.raises(
@@ -213,7 +222,8 @@ def test_a_folder_that_is_no_part_is_no_part(tmp_path):
         PartFolder(tmp_path)
 
 
-def test_what_the_first_machine_may_not_ask(folder):
+def test_what_the_first_machine_may_not_ask(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     held, nothing = PartFolder(), memoryview(b"")
     with pytest.raises(MachineError, match="which model"):
         held.answer({"ask": "held", "layers": [0]}, nothing)
@@ -234,4 +244,6 @@ def test_what_the_first_machine_may_not_ask(folder):
     with pytest.raises(MachineError, match="shorter than it was"):
         held.answer({**head, "at": 99}, memoryview(b"x"))
     held.close()
-    assert not [file for file in kept_files() if file.suffix == ".safetensors"]
+    kept = list(part_cache().glob("*/*"))
+    assert kept
+    assert all(file.suffix != ".safetensors" for file in kept)

@@ -6,13 +6,12 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.clusters import members
+from support.clusters import members, parts_in
 from support.tiny import CONFIGS, TEXTS, write_model
 from support.training import numbers_of, sequences
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
-from edgellm.distributed.supply.part_folder import PartFolder
 from edgellm.errors import ConfigError, MachineError
 from edgellm.settings import LoadSettings
 from edgellm.training.full.weights import count_all
@@ -54,7 +53,9 @@ def request(folder, data, out, *, hosts=None, shares=None, **settings):
 def machines(folder, place, count=1):
     """Other machines, which have not got the model: numbers are sent."""
     memories = ["1GB"] * count
-    return members(folder, place, memories, make_session=TrainingSession, held=PartFolder)
+    return members(
+        folder, place, memories, make_session=TrainingSession, held=parts_in(place / "parts")
+    )
 
 
 def steps_of(asked):

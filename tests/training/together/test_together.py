@@ -1,20 +1,18 @@
 """Steps that machines share are those of one machine, and runs go on bit for bit."""
 
 import dataclasses
-import shutil
 from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.clusters import members
+from support.clusters import members, parts_in
 from support.task_files import write_rows
 from support.tiny import LLAMA, write_model
 from support.training import LORA, in_four_bits, moved, numbers_of, torch_loss
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
-from edgellm.distributed.supply.part_folder import PartFolder, part_cache
 from edgellm.errors import ConfigError, MachineError, MemoryBudgetError
 from edgellm.settings import LoadSettings
 from edgellm.training.adapter_folder import write_adapter
@@ -178,7 +176,9 @@ def test_unequal_shares_of_three_machines_that_read_their_layers(folder, tmp_pat
     own += held  # all records are here
     sent = []
     # which have not got the model
-    with machines(None, tmp_path / "hosts", [other, other], held=PartFolder) as hosts:
+    with machines(
+        None, tmp_path / "hosts", [other, other], held=parts_in(tmp_path / "parts")
+    ) as hosts:
         asked = request(folder, data, tmp_path / "two", hosts=hosts, shares=(3, 1, 1), memory=own)
         with open_run(asked, sending=lambda *step: sent.append(step)) as run:
             assert len({name for name, done, total in sent if done == total}) == 2
@@ -191,7 +191,6 @@ def test_unequal_shares_of_three_machines_that_read_their_layers(folder, tmp_pat
         assert other.norm == pytest.approx(own.norm, rel=1e-5)
         assert max(other.shares, key=other.shares.get) == "here"
     assert near(expected, found) < 1e-5
-    shutil.rmtree(part_cache())
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, tmp_path):
