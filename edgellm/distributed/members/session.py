@@ -39,6 +39,9 @@ from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings
 
+LAST_WORD_SECONDS = 0.5
+"""What the first machine's word that it ends may take longer than the end of a connection."""
+
 
 class Session:
     """A cluster that this machine computes for.
@@ -75,7 +78,7 @@ class Session:
         self._kept: KeptPart | None = None
         self._caches: dict[int, list[Cache]] = {}
         self._stopped = 0
-        self._ended = False
+        self._ended = threading.Event()
         self._pulse = Pulse(control, self._lose, self._obey)
 
     def attach(self, data: Link) -> None:
@@ -99,7 +102,8 @@ class Session:
             while True:
                 self._serve_one(self._data)
         except MachineError:
-            if not self._ended:
+            # the word for it comes over the other connection, perhaps a little later
+            if not self._ended.wait(LAST_WORD_SECONDS):
                 raise
         finally:
             self._close()
@@ -293,7 +297,8 @@ class Session:
 
     def _obey(self, message: Mapping[str, Any]) -> None:
         self._stopped = int(message.get("stop", 0))
-        self._ended = bool(message.get("end", False))
+        if message.get("end"):
+            self._ended.set()
 
     def _lose(self, reason: str) -> None:
         with self._attaching:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed.links.handshake import Keys
 from edgellm.distributed.links.link import Link
+from edgellm.distributed.members import session as session_module
 from edgellm.distributed.members.session import Session
 from edgellm.errors import MachineError
 from edgellm.settings import LoadSettings
@@ -63,3 +65,26 @@ def test_a_first_machine_that_never_asks_is_not_waited_for(tiny_folder):
         )
         with pytest.raises(MachineError, match="went before it asked"):
             session.serve(patience=0.1)
+
+
+@pytest.mark.parametrize(("says_so", "seconds"), [(True, 20.0), (False, 0.01)])
+def test_an_end_that_was_meant_is_no_loss_whichever_connection_says_it_first(
+    tiny_folder, monkeypatch, says_so, seconds
+):
+    monkeypatch.setattr(session_module, "LAST_WORD_SECONDS", seconds)
+    with connection() as (control, other_control), connection() as (data, other_data):
+        session = Session(
+            control, read_checkpoint(tiny_folder("llama-3.2")), LoadSettings(), secret=SECRET
+        )
+        session.attach(data)
+        with ThreadPoolExecutor() as beside:
+            served = beside.submit(session.serve, 20)
+            other_data.close()
+            if says_so:
+                with pytest.raises(TimeoutError):
+                    served.result(0.1)
+                other_control.send({"end": True})
+                served.result(20)
+            else:
+                with pytest.raises(MachineError, match="is gone: it has ended"):
+                    served.result(20)
