@@ -89,13 +89,18 @@ def read_adapter(path: Path) -> Adapter:
             hint="edgellm merges LoRA and DoRA",
         )
     if not (path / ADAPTER_CONFIG).exists():
-        raise FormatError(f"{path} has no {ADAPTER_CONFIG}", hint=NAME_FOLDER)
+        # PEFT has a folder for each of several adapters, trainers have one for each save
+        inside_of = sorted(found.parent.name for found in path.glob(f"*/{ADAPTER_CONFIG}"))
+        hint = f"name a folder in it: {', '.join(inside_of[:5])}" if inside_of else NAME_FOLDER
+        raise FormatError(f"{path} has no {ADAPTER_CONFIG}", hint=hint)
     config = read_json(inside(path, ADAPTER_CONFIG))
     names = [name for name in (*PEFT_FILES, MLX_FILE) if (path / name).exists()]
     if not names:
-        raise FormatError(
-            f"{path} has neither {PEFT_FILES[0]} nor {MLX_FILE}", hint="name the adapter's folder"
-        )
+        hint = "name the adapter's folder"
+        saves = sorted(file.name for file in path.glob(f"*_{MLX_FILE}"))
+        if saves:  # of steps, where a training of mlx-lm's did not end
+            hint = f"copy the last save to that name: {saves[-1]}"
+        raise FormatError(f"{path} has neither {PEFT_FILES[0]} nor {MLX_FILE}", hint=hint)
     file = inside(path, names[0])
     tensors = _read_tensors(file)
     files = (file, path / ADAPTER_CONFIG)

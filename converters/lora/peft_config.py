@@ -59,7 +59,7 @@ meaning without ``init_lora_weights``."""
 
 ALLOWED: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
-    "bias": ("none", "all", "lora_only"),
+    "bias": ("none", "all", "lora_only", None),
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
 """Values that leave a product of two matrices to be added to a base that everybody has."""

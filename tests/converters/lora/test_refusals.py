@@ -1,6 +1,7 @@
 """Adapters that would be merged wrongly, are damaged, or are none."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -199,6 +200,28 @@ def test_a_folder_that_is_no_adapter_is_said(tmp_path):
     with pytest.raises(FormatError, match=r"has no adapter_config\.json") as caught:
         convert(base, tmp_path / "made", adapter=base)
     assert caught.value.hint == "name the folder that holds adapter_config.json"
+
+
+def test_folders_around_and_before_an_adapter_lead_to_it(tmp_path):
+    several = tmp_path / "several"
+    several.mkdir()
+    for name in ("default", "checkpoint-5"):
+        write_peft(several / name, peft_tensors())
+    with pytest.raises(FormatError, match=r"has no adapter_config\.json") as caught:
+        read_adapter(several)
+    assert caught.value.hint == "name a folder in it: checkpoint-5, default"
+    file = several / "default" / "adapter_model.safetensors"
+    for name in ("0000100_adapters.safetensors", "0000200_adapters.safetensors"):
+        shutil.copy(file, file.with_name(name))
+    file.unlink()
+    with pytest.raises(FormatError, match="neither") as caught:
+        read_adapter(several / "default")
+    assert caught.value.hint == "copy the last save to that name: 0000200_adapters.safetensors"
+
+
+def test_a_bias_that_is_null_is_none(tmp_path):
+    folder = write_peft(tmp_path / "adapter", peft_tensors(), bias=None)
+    assert read_adapter(folder).changes
 
 
 @settings(max_examples=40)
