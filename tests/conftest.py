@@ -23,7 +23,7 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config):
-    """Point caches at an empty folder and refuse the network, before a test module imports any.
+    """Point what is kept at an empty folder, and refuse the network, before anything is imported.
 
     The processes of a run share the folder: what one has compiled, the others find, and a later
     run of the same kernels does.
@@ -42,6 +42,7 @@ def pytest_configure(config):
     os.environ.update(
         HF_HOME=caches.name,
         XDG_CACHE_HOME=caches.name,
+        XDG_STATE_HOME=os.path.join(caches.name, "state"),
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
