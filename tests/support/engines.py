@@ -1,6 +1,6 @@
 """What an engine stands on, opened without an LLM."""
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import mlx.core as mx
 
@@ -32,22 +32,21 @@ def open_context(folder, **settings):
     checkpoint = read_checkpoint(folder)
     plan, reader = plan_for(checkpoint, settings), DiskReader()
     caches = LayerCaches(checkpoint, plan)
-    with borrowed_stream():
+    with closing(reader), borrowed_stream():
         model = load_model(checkpoint, plan, reader, settings)
-        yield EngineContext(
-            model=model,
-            caches=caches,
-            tokenizer=Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size),
-            plan=plan,
-            reader=reader,
-            model_lock=ModelLock(mx.default_stream(mx.default_device()), lambda: None),
-            prefix_cache=PrefixCache(
-                lambda tokens: caches.make(capacity=plan.context, reserve=tokens),
-                lambda tokens: caches.nbytes(capacity=tokens, context=plan.context),
-                plan.kv_budget,
-            ),
-            end_tokens=checkpoint.eos_token_ids,
-            context=plan.context,
-        )
-        model.layers.close()
-        reader.close()
+        with closing(model.layers):
+            yield EngineContext(
+                model=model,
+                caches=caches,
+                tokenizer=Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size),
+                plan=plan,
+                reader=reader,
+                model_lock=ModelLock(mx.default_stream(mx.default_device()), lambda: None),
+                prefix_cache=PrefixCache(
+                    lambda tokens: caches.make(capacity=plan.context, reserve=tokens),
+                    lambda tokens: caches.nbytes(capacity=tokens, context=plan.context),
+                    plan.kv_budget,
+                ),
+                end_tokens=checkpoint.eos_token_ids,
+                context=plan.context,
+            )

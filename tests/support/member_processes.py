@@ -41,7 +41,10 @@ class MemberProcess:
         self._reading.start()
 
     def __enter__(self):
-        assert self._ready.wait(60), self.said
+        self._ready.wait(60)
+        if self.port is None:
+            self.__exit__()
+            raise AssertionError(f"it does not listen: {self.said}")
         return self
 
     def __exit__(self, *_):

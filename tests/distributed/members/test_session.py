@@ -26,9 +26,11 @@ def connection():
         one = socket.create_connection(server.getsockname())
         other, _ = server.accept()
     ends = Link(one, keys, "first"), Link(other, Keys(keys.received, keys.sent), "other")
-    yield ends
-    for end in ends:
-        end.close()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            end.close()
 
 
 def test_a_connection_that_comes_late_is_closed(tiny_folder):
