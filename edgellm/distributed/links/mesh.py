@@ -82,13 +82,13 @@ class Mesh:
             LaneError: a machine is gone.
         """
         own = tokens * gather.width(self.place)
-        frame = self._table.own[: frame_bytes(own)]
-        frame[:HEAD_BYTES] = head_of(Kind.ROWS, self._number, own)
-        if not self._relay(gather, tokens, run, ahead):
+        head = head_of(Kind.ROWS, self._number, own)
+        if not self._relay(gather, tokens, run, ahead, head):
             return False
         self._on_its_way = gather, tokens
         self._made_at = self._table.made_at
         self._number += 1
+        frame = self._table.own[: frame_bytes(own)]
         for lane in self._lanes.values():
             lane.sign(frame)
         return True
@@ -168,10 +168,11 @@ class Mesh:
         tokens: int,
         run: Run = (0, 0),
         ahead: Words = NOTHING,
+        head: bytes = bytes(HEAD_BYTES),
     ) -> bool:
         """Do as ``relay`` says, and take what has come; begin nothing where ``gather`` is None."""
         with self.in_pass():
-            status = self._table.relay(gather, tokens, run, ahead)
+            status = self._table.relay(gather, tokens, run, ahead, head=head)
             self._require_all(status)
             if status == DONE:
                 self.computed += 1e-9 * (self._table.made_at - self._table.came_at)

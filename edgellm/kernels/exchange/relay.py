@@ -277,6 +277,7 @@ def _collect(e: Emitter, table: _Table) -> None:
     width = table.get("width")
     source, frame = table.get("source", POINTER), table.get("frame", POINTER)
     place = table.get("own_place", POINTER)
+    _copy(e, frame, table.at("head"), e.index(HEAD_BYTES))
 
     def one_row(token: Value) -> None:
         own = e.at(source, e.mul(token, table.get("source_row_bytes")))

@@ -107,15 +107,22 @@ class RelayTable:
         return int(self._words[RELAY["made_at"]])
 
     def relay(
-        self, gather: Gather | None, tokens: int, run: Run = (0, 0), ahead: Words = NOTHING
+        self,
+        gather: Gather | None,
+        tokens: int,
+        run: Run = (0, 0),
+        ahead: Words = NOTHING,
+        *,
+        head: bytes = bytes(HEAD_BYTES),
     ) -> int:
         """End the gather that is on its way, do something with it, begin another one.
 
         Args:
-            gather: what is begun; None: nothing. The head of its frame is in ``own``.
+            gather: what is begun; None: nothing.
             tokens: of this gather and of the one before.
             run: makes this machine's columns.
             ahead: addresses and bytes (parts, 2) of what that reads, to have it in the cache.
+            head: of the frame that is sent.
 
         Returns:
             The status.
@@ -136,6 +143,7 @@ class RelayTable:
                 gather.row_bytes,
             )
             words[RELAY["frame_bytes"]] = frame_bytes(tokens * width)
+            words[RELAY["head"] : RELAY["head_rest"] + 1] = np.frombuffer(head, np.int64)
             self._lanes[:, LANE["next_bytes"]] = [
                 frame_bytes(tokens * gather.width(other)) for other in self._others
             ]
@@ -175,6 +183,7 @@ class RelayTable:
         slept = False
         while words[RELAY["status"]] == AGAIN:
             native(self._address)
+            words[RELAY["ahead_parts"]] = 0  # before it slept it has read them
             slept = slept or bool(words[RELAY["slept"]])
         self._waits += 1
         if slept and self._waits % _TRIED_AGAIN:

@@ -44,6 +44,9 @@ RELAY = _words(
     "own_row_bytes",
     "frame",
     "frame_bytes",
+    # of the frame: the one before may not have left when this is known
+    "head",
+    "head_rest",
 )
 
 LANE = _words(

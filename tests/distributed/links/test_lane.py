@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from edgellm.distributed.links.handshake import Keys
-from edgellm.distributed.links.lane import Lane, LaneError
+from edgellm.distributed.links.lane import Kind, Lane, LaneError, head_of
 from edgellm.distributed.links.mesh import Mesh
 from edgellm.kernels.exchange.gather import Gather
+from edgellm.kernels.exchange.words import HEAD_BYTES, TAG_BYTES
 from edgellm.kernels.host import unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
@@ -140,6 +141,33 @@ def test_more_than_connections_hold_goes_both_ways():
     for _, whole, _ in at_once(meshes(2), lambda *own: gathered(*own, 2, columns)):
         assert whole[1, 0] == 10
         assert whole[1, -1] == 20
+
+
+def test_a_frame_that_waits_for_a_full_connection_keeps_its_head():
+    columns = [(0, 3), (3, 4)]
+    here, there = connected()
+    mesh = Mesh(0, {1: Lane(here, Keys(os.urandom(32), os.urandom(32)), "machine-1")})
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += here.send(bytes(1 << 16))
+    own = np.ones((1, 3), np.float32)
+    assert begun(mesh, own, columns) is not None
+    heads = []
+
+    def answer():
+        with there.makefile("rb") as frames:
+            frames.read(filled)
+            heads.append(frames.read(HEAD_BYTES))
+        there.sendall(head_of(Kind.ROWS, 0, 4) + bytes(TAG_BYTES))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    begun(mesh, own, columns)
+    thread.join()
+    mesh.close()
+    there.close()
+    assert heads == [head_of(Kind.ROWS, 0, 12)]
 
 
 def test_a_pass_is_stopped_for_all_and_the_next_one_goes_on():

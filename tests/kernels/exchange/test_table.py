@@ -42,8 +42,8 @@ def gather_of(own, whole):
 
 def begin(table, own, whole):
     """Begin a gather; ``own`` (L, 5) stays where it is."""
-    table.own[:HEAD_BYTES] = bytes([ROWS_KIND]).ljust(HEAD_BYTES, b"\0")
-    return table.relay(gather_of(own, whole), TOKENS)
+    head = bytes([ROWS_KIND]).ljust(HEAD_BYTES, b"\0")
+    return table.relay(gather_of(own, whole), TOKENS, head=head)
 
 
 def received(there, rows):
