@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -61,6 +62,7 @@ def join(
 
     place = Address(require_private(address), whole_number("--port", port, 0, 65535))
     warn_of_large_budget(settings)
+    end_mark = mark_here(settings)
     if secret == "-":
         key = check_secret(sys.stdin.readline())
     elif secret:
@@ -77,6 +79,28 @@ def join(
         member.serve()
     finally:
         member.close()
+        end_mark()
+
+
+def mark_here(settings: LoadSettings) -> Callable[[], None]:
+    """Let others on this machine know of this one, or warn of them; return what ends that."""
+    import warnings
+
+    from edgellm.files.locations import cache_folder, make_private_folder
+    from edgellm.files.try_lock import is_in_use, mark_in_use
+
+    folder = cache_folder() / "members"
+    try:
+        make_private_folder(folder)
+    except OSError:
+        return lambda: None
+    if settings.memory in (None, "auto") and is_in_use(folder):
+        warnings.warn(
+            "edgellm cluster join runs on this machine already, and each takes the memory that is "
+            "free when it starts: give each a --memory of its own",
+            stacklevel=2,
+        )
+    return mark_in_use(folder)
 
 
 def _asked_secret() -> str:

@@ -18,12 +18,13 @@ from support.ports import free_ports
 from support.processes import started
 
 from edgellm.cli.app import main
-from edgellm.cli.cluster_commands.join import wait_for_end
+from edgellm.cli.cluster_commands.join import mark_here, wait_for_end
 from edgellm.distributed import start
 from edgellm.distributed.links.machines import read_machines, secret_file
 from edgellm.distributed.links.secret import new_secret
 from edgellm.distributed.parts import digests
 from edgellm.errors import MachineError
+from edgellm.settings import LoadSettings
 
 EDGELLM = shlex.join([sys.executable, "-m", "edgellm"])
 
@@ -215,6 +216,17 @@ def test_join_listens_at_no_public_address(folder, tmp_path, capsys, address):
     words = ["cluster", "join", str(folder), "--secret", str(secret), "--address", address]
     assert main(words) == 2
     assert "hint:" in capsys.readouterr().err
+
+
+def test_a_second_one_on_this_machine_is_told_that_each_needs_memory(tmp_path, monkeypatch):
+    for place in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(place, str(tmp_path))
+    end_first = mark_here(LoadSettings())
+    mark_here(LoadSettings(memory="1GB"))()
+    with pytest.warns(UserWarning, match="a --memory of its own"):
+        mark_here(LoadSettings())()
+    end_first()
+    mark_here(LoadSettings(memory="auto"))()
 
 
 def test_the_end_of_an_input_and_silence_after_it_spoke():
