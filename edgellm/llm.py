@@ -40,7 +40,7 @@ from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # most models are on one machine
-    from edgellm.distributed.shares import MachineShare
+    from edgellm.distributed.opened import MachineShare
 
 
 @check_names

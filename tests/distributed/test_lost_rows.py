@@ -12,7 +12,7 @@ from support.paged import PROMPT
 from support.relay import Relay
 
 import edgellm
-from edgellm.distributed.members.session import Session
+from edgellm.distributed.members.held_caches import HeldCaches
 from edgellm.distributed.parts.rows import RowLayers
 from edgellm.errors import ReadError
 from edgellm.models.cpu.row_block import RowBlock
@@ -127,8 +127,8 @@ def test_an_error_on_one_machine_is_told_by_all(folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_nobody_waits_for_a_pass_that_never_began(folder, tmp_path, monkeypatch, where):
-    kind = {"here": RowLayers, "there": Session}[where]
-    name = {"here": "prepare", "there": "_take_notes"}[where]
+    kind = {"here": RowLayers, "there": HeldCaches}[where]
+    name = {"here": "prepare", "there": "take_notes"}[where]
     works = getattr(kind, name)
     broken = []
 

@@ -27,7 +27,8 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.console.terminal import write_json
 from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.choice import forecast_cluster
-from edgellm.distributed.cluster import Opened, open_cluster
+from edgellm.distributed.cluster import open_cluster
+from edgellm.distributed.opened import Opened
 from edgellm.distributed.parts.cut import cut_layers
 from edgellm.distributed.remote.row_layers import GatheredLayers
 from edgellm.kernels.thread_pool import ThreadPool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.distributed.links.lane import LaneError
 from edgellm.distributed.links.link import Link
 from edgellm.distributed.links.pulse import Pulse
+from edgellm.distributed.members.held_caches import HeldCaches
 from edgellm.distributed.members.kept_part import KeptPart
 from edgellm.distributed.members.meeting import Meeting, neighbours_from
 from edgellm.distributed.parts.changes import unpacked_changes
@@ -33,8 +34,7 @@ from edgellm.distributed.parts.wire import error_document, packed, unpacked
 from edgellm.distributed.supply.held import Answer, Held, WholeFolder
 from edgellm.distributed.supply.sample_model import measure_told
 from edgellm.errors import MachineError
-from edgellm.kv_cache.cache import Cache, tree_caches
-from edgellm.models.layers import Span, WindowedLayers, always
+from edgellm.models.layers import WindowedLayers, always
 from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings
@@ -76,7 +76,7 @@ class Session:
         self._meeting = Meeting(secret, control.name)
         self._rows: RowPass | None = None
         self._kept: KeptPart | None = None
-        self._caches: dict[int, list[Cache]] = {}
+        self._caches = HeldCaches()
         self._stopped = 0
         self._ended = threading.Event()
         self._pulse = Pulse(control, self._lose, self._obey)
@@ -120,7 +120,7 @@ class Session:
         data.send(answer, *parts)
 
     def _answer(self, head: Mapping[str, Any], body: memoryview) -> Answer:
-        self._take_notes(head["notes"])
+        self._caches.take_notes(head["notes"], self._part and self._part.caches)
         match head["ask"]:
             case "run":
                 return self._run(head, body)
@@ -209,7 +209,7 @@ class Session:
         assert not isinstance(layers, RowLayers), "with whole layers"
         number = head["number"]
         window = range(*head["layers"])
-        spans = self._spans(head, window)
+        spans = self._caches.spans(head, window)
         with borrowed_stream():
             states = run_window(
                 layers,
@@ -241,59 +241,12 @@ class Session:
                 if head["ask"] == "logits":
                     self._rows.logits(rows)
                     return {}, ()
-                spans = self._spans(head, range(len(self._checkpoint.layers)))
+                spans = self._caches.spans(head, range(len(self._checkpoint.layers)))
                 depth, wants = head["depth"], head["logits"]
                 self._rows.run(rows, spans, keep_going=always, depth=depth, wants_logits=wants)
             except LaneError as error:  # the machine that it is about may say more
                 return {**error_document(error), "is_sequel": True}, ()
         return {}, ()
-
-    def _spans(self, head: Mapping[str, Any], window: range) -> list[list[Span]]:
-        """Return whose tokens come, with caches that hold those before them and no others."""
-        for cache_number, offset in head["offsets"]:
-            for cache in self._caches[cache_number][window.start : window.stop]:
-                if not cache.trim(offset) or cache.offset != offset:
-                    raise MachineError(
-                        f"a cache holds {cache.offset} tokens, and {offset} are needed",
-                        hint="ask again: the text is computed from its beginning",
-                    )
-        return [
-            [
-                Span(self._caches[cache_number], length, many, levels)
-                for cache_number, length, many, levels in state_spans
-            ]
-            for state_spans in head["spans"]
-        ]
-
-    def _take_notes(self, notes: Sequence[Sequence[Any]]) -> None:
-        """Change caches as the first machine has noted."""
-        with borrowed_stream():
-            for kind, number, *rest in notes:
-                if kind == "drop":
-                    self._caches.pop(number, None)
-                elif kind == "make":
-                    assert self._part is not None, "it was opened"
-                    capacity, reserve, context = rest
-                    self._caches[number] = self._part.caches.make(
-                        capacity=capacity, reserve=reserve, context=context
-                    )
-                else:
-                    self._change(kind, self._caches[number], rest)
-
-    def _change(self, kind: str, caches: list[Cache], rest: Sequence[Any]) -> None:
-        match kind:
-            case "copy":
-                twin, offset, tokens = rest
-                copies = [cache.copy_prefix(offset, tokens) for cache in caches]
-                self._caches[twin] = [cache for cache in copies if cache is not None]
-            case "resize":
-                offset, tokens = rest
-                for cache in caches:
-                    cache.trim(offset)
-                    cache.resize(tokens)
-            case "move":
-                for cache in tree_caches(caches):
-                    cache.move(*rest)
 
     def _obey(self, message: Mapping[str, Any]) -> None:
         self._stopped = int(message.get("stop", 0))

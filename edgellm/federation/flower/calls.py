@@ -117,7 +117,7 @@ def why(error: BaseException) -> str:
             return "nothing came in time"
         if isinstance(each, OSError) and each.strerror and not isinstance(each, ssl.SSLError):
             return each.strerror
-    return str(error).strip() or type(error).__name__
+    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

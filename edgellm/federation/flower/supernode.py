@@ -162,6 +162,9 @@ class SuperNode:
                 continue
             asked = message_from_proto(found.messages_list[0])
             message = self._received(client, asked, found.message_object_trees[0])
+            if message is None:
+                self._say("a task was withdrawn before it was fetched: waiting for the next one")
+                continue
             try:
                 task = task_from(*from_records(message, "the server"))
                 made = answer(task)
@@ -177,7 +180,7 @@ class SuperNode:
                 return
 
     def _received(self, client: Any, message: Any, tree: Any) -> Any:
-        """Return a message with its content."""
+        """Return a message with its content; None where the server has given this client up."""
         from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
         from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
         from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -188,10 +191,7 @@ class SuperNode:
             request = PullObjectRequest(node=self._node, run_id=run, object_id=one.object_id)
             found = self._called(partial(client.PullObject, request))
             if not found.object_available:
-                raise MachineError(
-                    "the server has withdrawn a task before it was fetched",
-                    hint="start this client again: it joins the next round",
-                )
+                return None
             contents[one.object_id] = found.object_content
         received = ConfirmMessageReceivedRequest(
             node=self._node, run_id=run, message_object_id=number

@@ -150,6 +150,18 @@ def test_a_run_does_not_end_while_a_mean_is_computed_or_the_machine_sleeps(opene
     assert answers["client-1"].figures == {"loss": 1.5}
 
 
+def test_a_task_that_is_withdrawn_before_it_is_fetched_is_passed_over(opened, monkeypatch):
+    fleet, invitations, _, _ = opened
+    one = Client(invitations[0])
+    wait_for(fleet, ["client-1"])
+    with monkeypatch.context() as withdrawn:
+        withdrawn.setattr(fleet._state, "get_object", lambda run, number: None)
+        ((_, answer),) = fleet.ask(task(), ["client-1"], 2)
+        assert "did not answer" in answer.message
+    assert dict(fleet.ask(task(), ["client-1"], 20))["client-1"].figures == {"loss": 1.5}
+    assert any("was withdrawn" in line for line in one.said)
+
+
 def test_a_second_client_with_one_invitation_is_told_at_once(opened):
     fleet, invitations, _, _ = opened
     first = Client(invitations[0])
