@@ -142,7 +142,7 @@ class TrainingSession(Session):
 
     def _look_up(self) -> None:
         """Stop amid a step where nobody waits for it any more."""
-        if self._is_over or self._ended:
+        if self._is_over or self._ended.is_set():
             raise MachineError(f"{self.name} waits for nothing any more")
 
     def _free(self) -> None:
