@@ -1,4 +1,4 @@
-"""A model whose layers are divided among machines, each of which has windows of whole layers."""
+"""A model whose layers are divided among machines: each has windows of whole layers."""
 
 from __future__ import annotations
 
