@@ -10,7 +10,7 @@ from edgellm.training.data.control_text import ControlText
 from edgellm.training.data.conversations import Template, conversation
 from edgellm.training.data.pairs import PairRecord
 from edgellm.training.data.records import Record
-from edgellm.training.data.rendering import Rendered, sequence
+from edgellm.training.data.rendering import Rendered, most_characters, sequence
 from edgellm.training.micro_batch import PreferencePair
 
 
@@ -27,7 +27,7 @@ def render_pairs(
         FormatError: a chat template refuses a record; says its line.
     """
     control = ControlText(tokenizer)
-    found = Rendered(paired=True)
+    found, most = Rendered(paired=True), most_characters(max_tokens)
     for pair in pairs:
         both = [
             Record(
@@ -35,7 +35,7 @@ def render_pairs(
                 (*pair.prompt, *answer),
                 instruction=pair.instruction,
                 tools=pair.tools,
-            )
+            ).cut(most)
             for answer in (pair.chosen, pair.rejected)
         ]
         held = [own for record in both if (own := control.held(record)) is not None]

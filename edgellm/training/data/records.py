@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,16 @@ class Record:
     instruction: tuple[str, str] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     silent: frozenset[int] = frozenset()
+
+    def cut(self, most: int) -> Record:
+        """Return it with at most so many characters of each message; a text stays whole."""
+        instruction = self.instruction
+        if all(len(message["content"]) <= most for message in self.messages):
+            return self
+        if instruction is not None:
+            instruction = instruction[0][:most], instruction[1][:most]
+        messages = tuple({**one, "content": one["content"][:most]} for one in self.messages)
+        return replace(self, messages=messages, instruction=instruction)
 
 
 def read_records(path: str | Path) -> list[Record]:

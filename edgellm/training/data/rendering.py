@@ -14,6 +14,12 @@ from edgellm.training.data.conversations import Part, Template, conversation, te
 from edgellm.training.data.records import Record
 from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence, token_ids
 
+TOKEN_CHARACTERS = 256
+"""More than any token of a vocabulary has; the longest are runs of 128 blanks."""
+
+SPARE_TOKENS = 64
+"""Behind those that are learned, so that where a message is cut changes none of them."""
+
 
 @dataclass(slots=True)
 class Rendered:
@@ -137,10 +143,11 @@ def render(
     """
     control = ControlText(tokenizer)
     found = Rendered()
-    for given in records:
-        if not given.text and not given.messages:
-            found.left_out.append(given.line)
+    for whole in records:
+        if not whole.text and not whole.messages:
+            found.left_out.append(whole.line)
             continue
+        given = whole.cut(most_characters(max_tokens))
         record = control.held(given)
         if record is None:
             found.control.append(given.line)
@@ -163,6 +170,11 @@ def render(
             _add(ids[:max_tokens], learned[:max_tokens], record, found)
     found.require_any("record")
     return found
+
+
+def most_characters(max_tokens: int) -> int:
+    """Return how much of a message is looked at: surely more than ``max_tokens`` of it."""
+    return TOKEN_CHARACTERS * (max_tokens + SPARE_TOKENS)
 
 
 def as_template_has_it(record: Record, tokenizer: Tokenizer) -> str:

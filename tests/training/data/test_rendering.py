@@ -12,8 +12,10 @@ from support.tiny import LLAMA, write_model
 
 from edgellm.errors import ConfigError, FormatError
 from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.control_text import ControlText
+from edgellm.training.data.conversations import conversation
 from edgellm.training.data.records import read_records
-from edgellm.training.data.rendering import render
+from edgellm.training.data.rendering import most_characters, render
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,24 @@ def test_a_chat_without_messages_is_left_out_and_said(tmp_path, tokenizer):
     assert (found.left_out, len(found.sequences)) == ([1], 1)
     with pytest.raises(ConfigError, match=r"nothing is learned of 1 record \(line 1\)"):
         render(records[:1], tokenizer, template="alpaca", max_tokens=200)
+
+
+@pytest.mark.parametrize(("template", "max_tokens"), [("chat", 20), ("alpaca", 200)])
+def test_what_is_far_behind_the_cut_is_not_looked_at(tmp_path, tokenizer, template, max_tokens):
+    most = most_characters(max_tokens)
+    words = "Once upon a time there was a little dog. "
+    words *= most // len(words) + 9
+    rows = [
+        {"prompt": "Say it", "completion": words},
+        {"instruction": "Say it", "input": words, "output": "a"},
+    ]
+    records = written(tmp_path / "a.jsonl", rows)
+    assert all(record.cut(most) != record for record in records)
+    control = ControlText(tokenizer)
+    whole, _ = (conversation(record, tokenizer, template, control=control)[0] for record in records)
+    found = render(records, tokenizer, template=template, max_tokens=max_tokens)
+    assert list(found.sequences[0].tokens) == whole[0][:max_tokens]
+    assert (found.cut, found.left_out, len(found.sequences)) == (2, [2], 1)
 
 
 def test_sequences_are_small_in_memory(tmp_path, tokenizer):
