@@ -175,7 +175,7 @@ def forecast_rows(gathered: Gathered, rates: Rates) -> KindForecast:
     layers = tuple(range(len(checkpoint.layers)))
     held = [(layers, share, plan) for share, plan in zip(fractions, chosen.plans, strict=True)]
     parts = _parts(gathered, rates, held)
-    links = gather_seconds(gathered, rates) + chosen.output_seconds
+    links = gather_seconds(gathered, rates, chosen.shares) + chosen.output_seconds
     return KindForecast(parts, 0, links, chosen.reason)
 
 

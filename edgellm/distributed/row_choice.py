@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from edgellm.console.units import short_time, size
@@ -21,6 +22,9 @@ GATHER_SECONDS = 3e-5
 
 OUTPUT_SECONDS = 1e-4
 """Likewise of logits, which Python sends and takes."""
+
+CLEARLY = 0.5
+"""A trip is measured with more in it than what a gather takes, where machines wait awake."""
 
 BALANCING_STEPS = 4
 """Times that shares of rows are chosen again by what machines then hold."""
@@ -87,7 +91,7 @@ def choose_shares(gathered: Gathered, rates: Rates) -> ChosenRows:
         shared = _with_gather(chosen_rows(gathered, rates, by_rows=True), rates)
     except MemoryBudgetError as error:
         return replace(alone, reason=f"on this machine: with rows of it, {error.message}")
-    gathers = gather_seconds(gathered, rates)
+    gathers = gather_seconds(gathered, rates, alone.shares)
     before, after = (_token_seconds(chosen, rates, gathers) for chosen in (alone, shared))
     gather = short_time(shared.output_seconds)
     if after < before:
@@ -109,8 +113,8 @@ def chosen_rows(gathered: Gathered, rates: Rates, *, by_rows: bool) -> ChosenRow
     """Return the rows of each machine, of the output matrix too or not; raises as above."""
     checkpoint = gathered.checkpoint
 
-    def chosen(weights: Sequence[float]) -> ChosenRows:
-        shares = share_rows(checkpoint.config, weights)
+    def chosen(weights: Sequence[float], *, all_attended: bool = False) -> ChosenRows:
+        shares = share_rows(checkpoint.config, weights, all_attended=all_attended)
         output = share_output(checkpoint.config, weights) if by_rows else None
         plans = []
         for machine, share in enumerate(shares):
@@ -130,6 +134,10 @@ def chosen_rows(gathered: Gathered, rates: Rates, *, by_rows: bool) -> ChosenRow
 
     found = best = chosen(gathered.budgets)
     if found.is_resident:
+        if _pays_all_attended(gathered, rates, found.shares):
+            with suppress(MemoryBudgetError):
+                more = chosen(gathered.budgets, all_attended=True)
+                found = more if more.is_resident else found
         return found
     # what a machine holds depends on its share, by the buffers of its ring
     for _ in range(BALANCING_STEPS):
@@ -142,10 +150,43 @@ def chosen_rows(gathered: Gathered, rates: Rates, *, by_rows: bool) -> ChosenRow
     return best
 
 
-def gather_seconds(gathered: Gathered, rates: Rates) -> float:
-    """Return the seconds per token that rows are on their way: one way, between all at once."""
-    gather = max(rates.trips) / 2 + GATHER_SECONDS
-    return GATHERS * len(gathered.checkpoint.layers) * gather
+def gather_seconds(
+    gathered: Gathered, rates: Rates, shares: Sequence[RowShare] | None = None
+) -> float:
+    """Return the seconds per token that rows are on their way: one way, between all at once.
+
+    Of shares that are not known yet, the least.
+    """
+    gathers = GATHERS - 1
+    if shares is not None and shares[0].attended == shares[0].hidden:
+        gathers = GATHERS
+    return gathers * len(gathered.checkpoint.layers) * _gather_seconds(rates)
+
+
+def _gather_seconds(rates: Rates) -> float:
+    return max(rates.trips) / 2 + GATHER_SECONDS
+
+
+def _pays_all_attended(gathered: Gathered, rates: Rates, shares: Sequence[RowShare]) -> bool:
+    """Return whether each machine computes all that heads attend to sooner than it is gathered.
+
+    Where no arithmetic would take as long, nothing is measured.
+    """
+    checkpoint = gathered.checkpoint
+    whole = max(
+        tensor.nbytes
+        for layer in checkpoint.layers
+        for name, tensor in layer.tensors.items()
+        if name == "self_attn.o_proj.weight"
+    )
+    more = [
+        whole * (1 - (share.hidden[1] - share.hidden[0]) / checkpoint.config.hidden_size)
+        for share in shares
+    ]
+    if max(more) / SLOWEST_WEIGHTS <= GATHER_SECONDS:
+        return True
+    arithmetic = max(nbytes / rate for nbytes, rate in zip(more, rates.weights, strict=True))
+    return arithmetic < CLEARLY * _gather_seconds(rates)
 
 
 def _with_gather(chosen: ChosenRows, rates: Rates) -> ChosenRows:

@@ -175,7 +175,26 @@ def test_rows_are_taken_where_a_token_then_takes_less_time(folders, tmp_path, mo
         assert "no less to do" in choose_shares(machines, slow).reason
         found = forecast_rows(machines, rates(logits=1e-6))
         assert found.as_dict()["output_matrix"] == near.reason
-        assert found.link_seconds == gather_seconds(machines, slow) + near.output_seconds
+        gathers = gather_seconds(machines, slow, near.shares)
+        assert found.link_seconds == gathers + near.output_seconds
+
+
+def test_attended_features_are_on_all_where_that_takes_less_time(folders, tmp_path, monkeypatch):
+    with gathered(folders["wide"], tmp_path) as machines:
+        slow, fast = (
+            choose_shares(machines, rates(logits=1.0, weights=weights)) for weights in (1e6, 1e12)
+        )
+        assert [share.attended for share in fast.shares] == [(0, 256)] * 2
+        assert [share.attended for share in slow.shares] == [(0, 128), (128, 256)]
+        assert [share.hidden for share in fast.shares] == [(0, 128), (128, 256)]
+        layers = len(machines.checkpoint.layers)
+        four, three = (
+            gather_seconds(machines, rates(logits=1.0), found.shares) for found in (slow, fast)
+        )
+        assert (four, three) == pytest.approx((4 * layers * 3.05e-5, 3 * layers * 3.05e-5))
+        # where even the slowest arithmetic takes less, nothing is measured
+        monkeypatch.setattr(row_choice, "SLOWEST_WEIGHTS", 1e12)
+        assert choose_shares(machines, SimpleNamespace()).shares == fast.shares
 
 
 def test_a_machine_too_small_for_the_whole_matrix_has_rows_of_it(folders, tmp_path):

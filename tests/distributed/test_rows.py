@@ -18,6 +18,7 @@ from support.tiny_families import CONFIGS as MORE_CONFIGS
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
+from edgellm.distributed import row_choice
 from edgellm.distributed.choice import forecast_cluster
 from edgellm.distributed.links.secret import new_secret
 from edgellm.distributed.parts.rows import checkpoint_rows, share_rows
@@ -48,6 +49,26 @@ def test_rows_equal_one(quantized, tmp_path, activations, kv_bits):
         ):
             assert isinstance(llm.model.layers, GatheredLayers)
             require_equal(one, answers(llm))
+
+
+@pytest.mark.parametrize(("pays", "gathers"), [(True, 3), (False, 4)])
+def test_each_machine_has_all_or_some_of_what_heads_attend_to(
+    quantized, tmp_path, monkeypatch, pays, gathers
+):
+    monkeypatch.setattr(row_choice, "_pays_all_attended", lambda *_: pays)
+    load = {"context": CONTEXT, "threads": 1, "memory": "500MB"}
+    with edgellm.load(quantized, **load) as llm:
+        one = answers(llm)
+    with (
+        members(quantized, tmp_path, ["500MB"] * 2) as hosts,
+        edgellm.load(quantized, machines=hosts, split="rows", **load) as llm,
+    ):
+        require_equal(one, answers(llm))
+        mesh = llm.model.layers.meet()
+        passes, before = mesh.passes, mesh.gathers
+        llm.generate(PROMPT, max_tokens=5)
+        layers = GROUPS["num_hidden_layers"]
+        assert mesh.gathers - before == gathers * layers * (mesh.passes - passes)
 
 
 @pytest.mark.parametrize("kind", ["qwen2-window", "llama-biases", "qwen3", "mistral-window"])
@@ -147,7 +168,7 @@ def test_the_forecast_of_rows_computes_at_once(quantized, tmp_path):
         plan = forecast_cluster(read_checkpoint(quantized), settings).kinds["rows"]
     slowest = max(part.arithmetic_seconds for part in plan.parts)
     assert plan.seconds_per_token == slowest + plan.link_seconds
-    gathers = 4 * GROUPS["num_hidden_layers"]
+    gathers = 3 * GROUPS["num_hidden_layers"]
     assert plan.link_seconds > gathers * plan.parts[1].trip_seconds / 2
 
 

@@ -31,7 +31,7 @@ from edgellm.distributed.cluster import open_cluster
 from edgellm.distributed.opened import Opened
 from edgellm.distributed.parts.cut import cut_layers
 from edgellm.distributed.remote.row_layers import GatheredLayers
-from edgellm.kernels.thread_pool import ThreadPool
+from edgellm.kernels.thread_pool import ThreadPool, Words
 from edgellm.kv_cache.cache import stored
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.model import Model
@@ -97,9 +97,9 @@ def _timed_kernels() -> Sequence[float]:
     seconds: list[float] = []
     run = ThreadPool.run
 
-    def timed(pool: ThreadPool, *steps: Any, **threads: Any) -> None:
+    def timed(self: ThreadPool, steps: Words, call: Words, *, threads: int) -> None:
         begun = time.perf_counter()
-        run(pool, *steps, **threads)
+        run(self, steps, call, threads=threads)
         seconds.append(time.perf_counter() - begun)
 
     ThreadPool.run = timed  # type: ignore[method-assign]

@@ -58,7 +58,7 @@ def bare_trip(place: int, address: str, port: int) -> float:
         connection = _called(address, port)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     own, other = bytearray(TRIP_BYTES), bytearray(TRIP_BYTES)
-    seconds = []
+    seconds: list[float] = []
     with connection:
         for number in range(TIMES):
             if number % 2 == place:
@@ -117,10 +117,10 @@ def figures(
     """Return the medians of all tokens, and communication in trips."""
 
     def median(rounds: Sequence[Mapping[str, Any]], name: str) -> float:
-        return statistics.median(part[name] for found in rounds for part in found["parts"])
+        return statistics.median([float(part[name]) for run in rounds for part in run["parts"]])
 
     def token(rounds: Sequence[Mapping[str, Any]]) -> float:
-        return statistics.median(second for found in rounds for second in found["seconds"])
+        return statistics.median([float(each) for run in rounds for each in run["seconds"]])
 
     trips = median(rows, "count") * trip
     gathers, kernels = median(rows, "gathers"), median(rows, "kernels")

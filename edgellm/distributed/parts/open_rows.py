@@ -116,7 +116,7 @@ def open_rows(
             tensors = buffer.arrays(group.layout)
             quantization_of = group.quantizations.__getitem__
             block = CpuBlock(engine, config, config.layer(index), tensors, quantization_of)
-            return RowBlock(block, range(*share.hidden))
+            return RowBlock(block, share.hidden, attended=share.attended)
 
         weights = PagedGroups(
             part.layers,

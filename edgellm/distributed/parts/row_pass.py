@@ -24,14 +24,13 @@ Columns = Mapping[Stage, Sequence[Bounds]]
 def gathered_columns(config: ModelConfig, shares: Sequence[RowShare]) -> Columns:
     """Return which columns each machine has of what the stages make."""
     per_head = config.head_dim * config.num_attention_heads // config.num_key_value_heads
-    hidden = [share.hidden for share in shares]
     return {
         "attend": [
             (per_head * share.kv_heads[0], per_head * share.kv_heads[1]) for share in shares
         ],
-        "output": hidden,
+        "output": [share.attended for share in shares],
         "gate": [share.inner for share in shares],
-        "down": hidden,
+        "down": [share.hidden for share in shares],
     }
 
 
@@ -137,18 +136,14 @@ class RowPass:
         Where it ends the pass the last gather is left to that.
         """
         tokens, engine = sum(span.length for span in spans), self.layers.engine
-        for stage in STAGES:
+        for stage in block.stages:
             steps, memories = block.steps(stage, spans, number, attention=attention)
             gather = Gather(*block.made(stage), self.columns[stage])
             run, ahead = engine.ready(steps, tokens), block.ahead(stage)
-            if ends_pass and stage == STAGES[-1]:
+            if ends_pass and stage == "down":
                 return self.mesh.finish(run, ahead)
             if not self.mesh.relay(gather, tokens, run, ahead):
                 return False
             for memory in memories:
                 memory.keep()
         return True
-
-
-STAGES: Sequence[Stage] = ("attend", "output", "gate", "down")
-"""Attention and feed-forward part: what each makes inside, and what it adds to hidden states."""

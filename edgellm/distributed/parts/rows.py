@@ -26,7 +26,8 @@ UNIT = 16
 """Rows of feed-forward part and output that stay together, where there are enough."""
 
 GATHERS = 4
-"""Times that what machines made of a token is gathered, in each layer."""
+"""Times that what machines made of a token is gathered, in each layer; 3 where each machine has all
+of what multiplies with what the heads attend to."""
 
 WINDOWS_INSTEAD = "use --split windows: each machine then has whole layers"
 
@@ -41,12 +42,15 @@ class RowShare:
     Attributes:
         kv_heads: key/value heads, with the query heads that read them.
         inner: features of the feed-forward part.
-        hidden: features of the hidden states.
+        hidden: features of the hidden states after it.
+        attended: features of the hidden states after attention; those of ``hidden``, or on each
+            machine all.
     """
 
     kv_heads: Bounds
     inner: Bounds
     hidden: Bounds
+    attended: Bounds
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as it is sent."""
@@ -143,8 +147,12 @@ class RowLayers:
             self._weights.close()
 
 
-def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
+def share_rows(
+    config: ModelConfig, budgets: Sequence[float], *, all_attended: bool = False
+) -> list[RowShare]:
     """Return the rows of each machine, in proportion to its memory.
+
+    With ``all_attended`` each has all features of the hidden states after attention.
 
     Raises ConfigError where a machine would have none.
     """
@@ -158,7 +166,8 @@ def share_rows(config: ModelConfig, budgets: Sequence[float]) -> list[RowShare]:
     kv_heads = _shared(groups, budgets, 1)
     inner = _shared(config.intermediate_size, budgets, UNIT)
     hidden = _shared(config.hidden_size, budgets, UNIT)
-    return [RowShare(*own) for own in zip(kv_heads, inner, hidden, strict=True)]
+    attended = [(0, config.hidden_size)] * machines if all_attended else hidden
+    return [RowShare(*own) for own in zip(kv_heads, inner, hidden, attended, strict=True)]
 
 
 def share_output(config: ModelConfig, weights: Sequence[float]) -> list[Bounds]:
@@ -221,7 +230,7 @@ def matrix_rows(config: ModelConfig, share: RowShare) -> dict[str, Bounds]:
         "self_attn.q_proj": (group * first, group * stop),
         "self_attn.k_proj": (first, stop),
         "self_attn.v_proj": (first, stop),
-        "self_attn.o_proj": share.hidden,
+        "self_attn.o_proj": share.attended,
         "mlp.gate_proj": share.inner,
         "mlp.up_proj": share.inner,
         "mlp.down_proj": share.hidden,

@@ -37,7 +37,11 @@ from edgellm.models.layers import LayerChange, Span, caches_in_part, spans_in_pa
 Rows = npt.NDArray[np.float32]
 
 Stage = Literal["attend", "output", "gate", "down"]
-"""The parts of a layer, each of which ends where all machines' results are gathered."""
+"""The parts of a layer, each of which ends where all machines' results are gathered.
+
+What each makes is what heads attend to, what that adds to the hidden states, the gated inside of
+the feed-forward part, and what it adds.
+"""
 
 
 AHEAD_BYTES = 4 << 20
@@ -118,13 +122,26 @@ class RowBlock:
 
     Args:
         block: the rows that are here, as a layer of fewer heads and inner features.
-        columns: the features of the hidden states that are computed here.
+        columns: the features of the hidden states that are computed here after the feed-forward
+            part, the first one and the one behind the last.
+        attended: likewise, after attention; all of them need no gather.
+
+    Attributes:
+        stages: in their order; without ``output`` where that is computed at the beginning of
+            ``gate``.
     """
 
-    def __init__(self, block: CpuBlock, columns: range) -> None:
+    def __init__(
+        self, block: CpuBlock, columns: tuple[int, int], *, attended: tuple[int, int]
+    ) -> None:
         self._block = block
         self._engine = block.engine
-        self._columns = columns
+        # by stage, of those that add to hidden states: the first feature
+        self._first: dict[Stage, int] = {"output": attended[0], "down": columns[0]}
+        self._has_all_attended = attended == (0, block.shape.hidden)
+        self.stages: Sequence[Stage] = ("attend", "output", "gate", "down")
+        if self._has_all_attended:
+            self.stages = ("attend", "gate", "down")
         self._known = KnownCalls()
         # the steps of a stage point into it, and nobody else may have it
         self._attends: AttentionOfLayers | None = None
@@ -224,7 +241,7 @@ class RowBlock:
                 workspace.buffer("gathered").address,
             )
         hidden = workspace.buffer("hidden").address
-        return hidden + 4 * self._columns.start, 4 * shape.hidden, hidden
+        return hidden + 4 * self._first[stage], 4 * shape.hidden, hidden
 
     def ahead(self, stage: Stage) -> npt.NDArray[np.int64]:
         """Return addresses and bytes (parts, 2) of the first weights that a stage reads."""
@@ -233,7 +250,7 @@ class RowBlock:
             matrices = {
                 "attend": weights.qkv,
                 "output": weights.output,
-                "gate": weights.gate_up,
+                "gate": [*(weights.output if self._has_all_attended else ()), *weights.gate_up],
                 "down": weights.down,
             }
             self._ahead[stage] = _first_bytes(matrices[stage], AHEAD_BYTES)
@@ -257,16 +274,19 @@ class RowBlock:
 
     def _make(self, stage: Stage, size: int) -> list[Step]:
         weights = self._weights[self._change]
-        if stage == "gate":
-            return self._gate(weights, size)
-        return self._added(weights.output if stage == "output" else weights.down, size)
+        if stage != "gate":
+            return self._added(stage, weights.output if stage == "output" else weights.down, size)
+        before = []
+        if self._has_all_attended:
+            before = self._added("output", weights.output, size)
+        return [*before, *self._gate(weights, size)]
 
-    def _added(self, matrices: Sequence[Matrix], size: int) -> list[Step]:
+    def _added(self, stage: Stage, matrices: Sequence[Matrix], size: int) -> list[Step]:
         """Return the steps that add a product of what was gathered to the hidden states."""
         engine, width = self._engine, self._block.shape.hidden
         gathered = engine.workspace.reserved("gathered", 4 * size * matrices[0].in_features)
         hidden = engine.workspace.reserved("hidden", 4 * size * width)
-        out = hidden + 4 * self._columns.start
+        out = hidden + 4 * self._first[stage]
         return product_steps(engine, matrices, gathered, out, tokens=size, add=True, width=width)
 
     def _gate(self, weights: LayerWeights, size: int) -> list[Step]:
