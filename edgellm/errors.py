@@ -136,7 +136,8 @@ class MachineError(EdgeLLMError):
     """Another machine of a cluster cannot be reached, is gone, or refused; says which."""
 
     usual_hint: ClassVar[str | None] = (
-        "see what it says itself, and start it again: edgellm cluster status HOSTS"
+        "see what it says itself; edgellm cluster status HOSTS shows which are there, and edgellm "
+        "cluster join on a machine starts it again"
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.console.units import plural
 from edgellm.device.machine import peak_process_memory
 from edgellm.errors import ConfigError, NotFiniteError
 from edgellm.federation.factors import DOWN, UP, Layout, as_changes, as_floats, layout_of
@@ -162,7 +163,7 @@ class LocalLearning:
         row = sent.row_of(learned)
         self._say(
             f"round {task.round} of {task.rounds}: loss {figures['loss']:.4f} nats, "
-            f"{len(losses)} steps"
+            f"{plural(len(losses), 'step')}"
         )
         weight = float(len(prepared.items))
         if self._privacy is not None:

@@ -155,8 +155,10 @@ class Meeting:
                 link.close()
                 raise
         except MachineError as error:
+            to_there = f"machine {machine.name} cannot be reached at {machine.address}: "
             raise MachineError(
-                f"it cannot reach machine {machine.name} at {machine.address}: {error.message}",
+                f"it cannot reach machine {machine.name} at {machine.address}: "
+                f"{error.message.removeprefix(to_there)}",
                 hint=_HINT,
             ) from error
         return link
