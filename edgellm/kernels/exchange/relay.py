@@ -31,7 +31,9 @@ _POLL_MILLISECONDS = 100
 _POLL_BYTES = 8
 _POLL_IN, _POLL_OUT = 0x1, 0x4
 _POLL_BROKEN = 0x8 | 0x10 | 0x20
-"""``struct pollfd`` and its events (error, hang-up, no descriptor), the same on Linux and macOS."""
+_POLL_NOBODY = -1
+"""``struct pollfd``, its events (error, hang-up, no descriptor), and who is passed over: the same
+on Linux and macOS."""
 
 
 class _Table:
@@ -213,10 +215,15 @@ def _sleep(e: Emitter, table: _Table) -> None:
 
     def ask(number: Value, lane: _Table) -> None:
         own = e.mul(number, _POLL_BYTES)
-        e.store(e.b.trunc(lane.get("descriptor"), I32), polls, own, align=4)
         wants_out = e.b.select(lane.is_set("send_bytes"), *_events(_POLL_OUT))
         wants_in = e.b.select(lane.is_set("receive_bytes"), *_events(_POLL_IN))
-        e.store(e.b.or_(wants_in, wants_out), polls, e.add(own, 4), align=2)
+        wants = e.b.or_(wants_in, wants_out)
+        # one that is through may have ended: poll would return for it at once, again and again
+        is_left = e.b.icmp_signed("!=", wants, ir.Constant(I16, 0))
+        descriptor = e.b.trunc(lane.get("descriptor"), I32)
+        heard = e.b.select(is_left, descriptor, ir.Constant(I32, _POLL_NOBODY))
+        e.store(heard, polls, own, align=4)
+        e.store(wants, polls, e.add(own, 4), align=2)
         e.store(ir.Constant(I16, 0), polls, e.add(own, 6), align=2)
 
     def hear(number: Value, lane: _Table) -> None:

@@ -131,6 +131,35 @@ def test_a_signal_is_handled_while_it_waits(pair):
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_signal_is_handled_while_one_is_gone_that_had_sent_all():
+    def interrupt(*_):
+        raise InterruptedError("too late" if other.fileno() < 0 else "while it waits")
+
+    def wait():
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        table.swap([b"", bytes(32)], [32, 32])
+
+    ends = [socket.socketpair() for _ in range(2)]
+    (gone, last_word), (silent, other) = ends
+    last_word.sendall(bytes(32))
+    table = RelayTable(0, {1: gone.fileno(), 2: silent.fileno()})
+    for end in (gone, silent):
+        end.setblocking(False)
+    assert gone.send(bytes(32)) == len(last_word.recv(32)) == 32
+    last_word.close()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    limit = threading.Timer(5, other.close)
+    limit.start()
+    try:
+        with pytest.raises(InterruptedError, match="while it waits"):
+            wait()
+    finally:
+        limit.cancel()
+        signal.signal(signal.SIGALRM, before)
+        for end in (gone, silent, other):
+            end.close()
+
+
 def test_who_is_seldom_in_time_is_waited_for_asleep(pair):
     table, there = pair
 
