@@ -2,6 +2,6 @@
 
 ``batching.py`` and ``speculation.py`` (with ``replay.py``) measure edgellm alone;
 ``cpu_kernels.py`` (with ``cpu_runners.py``) and ``peers_in_a_budget.py`` (with
-``peer_runners.py``) set it beside others, ``training_beside_peft.py`` its derivatives. They may
-look into edgellm's inner parts.
+``peer_runners.py``) set it beside others. ``training`` is about training. They may look into
+edgellm's inner parts.
 """

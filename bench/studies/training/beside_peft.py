@@ -1,6 +1,6 @@
 """Compare training with PEFT, with TRL's loss and with mlx-lm's layers, number by number.
 
-    python -m edgellm.bench.studies.training_beside_peft MODEL [--kinds lora,rslora,...]
+    python -m edgellm.bench.studies.training.beside_peft MODEL [--kinds lora,rslora,...]
         [--records 4] [--tokens 96] [--steps 5] [--rank 8] [--rate 1e-3]
 
 All compute in float32, of the same weights (quantized ones are dequantized for torch), from the
@@ -297,7 +297,7 @@ def _records(tokenizer: Tokenizer, count: int, tokens: int) -> list[TrainingSequ
 
 def main(words: Sequence[str] | None = None) -> None:
     """Compare the kinds that are asked for."""
-    parser = argparse.ArgumentParser(prog="training_beside_peft", description=__doc__)
+    parser = argparse.ArgumentParser(prog="beside_peft", description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--records", type=int, default=4)

@@ -6,7 +6,7 @@ import pytest
 from support.tiny import LLAMA, write_model
 from support.training import in_four_bits
 
-from edgellm.bench.studies.training_beside_peft import KINDS, main
+from edgellm.bench.studies.training.beside_peft import KINDS, main
 
 FIGURE = re.compile(r"\d\.\de[+-]\d+")
 
