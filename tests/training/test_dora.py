@@ -152,7 +152,7 @@ def test_mlx_lm_opens_what_was_learned_with_the_same_loss(tmp_path, dora):
     model = load_adapters(model, str(adapter))
     total, asked = 0.0, 0
     for one in sequences():
-        logits = model(mx.array([one.tokens]))[0]
+        logits = model(mx.array(one.tokens)[None])[0]
         targets = mx.array(one.targets)
         losses = mx.logsumexp(logits, axis=-1) - mx.take_along_axis(
             logits, mx.maximum(targets, 0)[:, None], axis=-1

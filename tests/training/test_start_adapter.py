@@ -158,7 +158,7 @@ def test_adapters_of_mlx_lm_start_with_its_loss(base, folder, tmp_path, kind):
     assert (start.lora.layers, start.lora.scale) == (2, 7)
     total, asked = 0.0, 0
     for one in sequences():
-        logits = model(mx.array([one.tokens]))[0]
+        logits = model(mx.array(one.tokens)[None])[0]
         for row, target in enumerate(one.targets):
             if target >= 0:
                 total += (mx.logsumexp(logits[row]) - logits[row, target]).item()
