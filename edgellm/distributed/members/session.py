@@ -120,7 +120,7 @@ class Session:
         data.send(answer, *parts)
 
     def _answer(self, head: Mapping[str, Any], body: memoryview) -> Answer:
-        self._caches.take_notes(head["notes"], self._part and self._part.caches)
+        self._caches.take_notes(head["notes"], None if self._part is None else self._part.caches)
         match head["ask"]:
             case "run":
                 return self._run(head, body)

@@ -6,12 +6,20 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
-from edgellm.training.learners.learner import TrainingItem
 from edgellm.training.together.link_costs import best_seconds
 
-Item = TypeVar("Item", bound=TrainingItem)
+
+class Sized(Protocol):
+    """A record, of which its length is enough to know."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model."""
+
+
+Item = TypeVar("Item", bound=Sized)
 
 FIRST_STEPS = 3
 """Steps that are shared evenly, and measured; in the very first, memory is touched."""

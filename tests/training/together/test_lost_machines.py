@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support.clusters import write_hosts
+from support.clusters import members, write_hosts
 from support.member_processes import MemberProcess, one_member
 from support.processes import started
 from support.relay import Relay
@@ -16,11 +16,13 @@ from support.task_files import write_rows
 from support.training import LORA, in_four_bits, numbers_of
 
 from edgellm.checkpoint.safetensors_file import read_header
+from edgellm.distributed.links.machines import read_machines, secret_file
 from edgellm.distributed.links.secret import new_secret
 from edgellm.errors import MachineError
 from edgellm.settings import LoadSettings
 from edgellm.training.run.settings import TrainSettings
 from edgellm.training.run.train import TrainRequest, open_run
+from edgellm.training.together.session import TrainingSession
 
 SECONDS = 10
 
@@ -77,10 +79,14 @@ def test_killed(folder, data, tmp_path):
         missed(asked, member.port, lambda: member.end(signal.SIGKILL))
 
 
-def test_killed_while_it_has_no_share(folder, data, tmp_path):
-    with one_member(folder, tmp_path / "hosts") as (member, hosts):
-        asked = request(folder, data, tmp_path / "out", hosts, shares=(1e6, 1))
-        missed(asked, member.port, lambda: member.end(signal.SIGKILL))
+def test_cut_off_while_it_has_no_share(folder, data, tmp_path):
+    with members(folder, tmp_path / "direct", ["1GB"], make_session=TrainingSession) as direct:
+        (other,) = read_machines(direct)[1:]
+        with Relay(other.address.port) as relay:
+            secret = secret_file(direct).read_text().strip()
+            hosts = write_hosts(tmp_path / "hosts", [relay.port], secret)
+            asked = request(folder, data, tmp_path / "out", hosts, shares=(1e6, 1))
+            missed(asked, relay.port, relay.break_off)
 
 
 @pytest.mark.slow
