@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.checkpoint.checkpoint import Checkpoint
@@ -15,11 +16,12 @@ from edgellm.distributed.links.secret import read_secret
 from edgellm.distributed.parts.changes import changes_bytes, changes_of_rows
 from edgellm.distributed.parts.digests import folder_digests, require_alike, versions
 from edgellm.distributed.parts.rows import RowShare, require_rows
-from edgellm.distributed.remote.peer import Peer
+from edgellm.distributed.remote.peer import LookUp, Peer
 from edgellm.distributed.supply.sending import lacks_folder
 from edgellm.distributed.supply.told_model import told_of
 from edgellm.errors import (
     ConfigError,
+    EdgeLLMError,
     MemoryBudgetError,
     UnsupportedModelError,
 )
@@ -125,11 +127,12 @@ def call_machines(model: Checkpoint, settings: LoadSettings, stack: ExitStack) -
     Raises MachineError where one cannot be reached, refuses, or is not like this one.
     """
     machines = machines_of(settings)
-    secret = read_secret(secret_file(given_path(settings.machines or "")))
+    path = given_path(settings.machines or "")
+    secret = read_secret(secret_file(path))
     own = folder_digests(model.folder.path)
     peers = []
-    for machine in machines[1:]:
-        peer = Peer(machine, secret)
+    for number, machine in enumerate(machines[1:], 1):
+        peer = Peer(machine, secret, look_up=_looking_up(path, number, machine, secret))
         stack.callback(peer.close)
         require_alike(machine.name, versions(), peer.facts["versions"], "version")
         if not lacks_folder(peer):
@@ -138,6 +141,23 @@ def call_machines(model: Checkpoint, settings: LoadSettings, stack: ExitStack) -
             peer.request({"ask": "model", "model": told_of(model)})
         peers.append(peer)
     return peers
+
+
+def _looking_up(path: Path, number: int, machine: Machine, secret: bytes) -> LookUp:
+    """Return what finds a machine and the secret in their files, or as they were.
+
+    A machine may have another address by the time that it is back, and ``cluster start`` makes
+    another secret each time.
+    """
+
+    def look_up() -> tuple[Machine, bytes]:
+        try:
+            found, now = read_machines(path)[number], read_secret(secret_file(path))
+        except (EdgeLLMError, IndexError):
+            return machine, secret
+        return replace(found, name=machine.name), now
+
+    return look_up
 
 
 def part_planner(gathered: Gathered) -> Callable[[int, int], Plan]:

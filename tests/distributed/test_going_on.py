@@ -16,7 +16,7 @@ from support.traffic import Traffic
 
 import edgellm
 from edgellm.distributed.links.machines import secret_file
-from edgellm.distributed.links.secret import new_secret
+from edgellm.distributed.links.secret import new_secret, write_secret
 
 LOAD = {"context": 200, "threads": 1, "memory": "500MB"}
 PROMPTS = [PROMPT[place:] for place in range(4)]
@@ -106,6 +106,24 @@ def test_a_machine_that_was_lost_while_nobody_asked_is_called_again(tiny_folder,
             time.sleep(0.3)
             with pytest.warns(RuntimeWarning, match="is back"):
                 assert llm.generate(PROMPT, max_tokens=20).text == text
+
+
+def test_a_machine_that_is_elsewhere_is_found_where_the_files_say(tiny_folder, tmp_path):
+    folder = tiny_folder("llama-3.2")
+    with (
+        members(folder, tmp_path / "two", ["500MB"]) as elsewhere,
+        cut_off(folder, tmp_path / "one") as (llm, relay),
+    ):
+        whole = ids(llm.generate(PROMPT, max_tokens=20).tokens)
+        stream = llm.stream(PROMPT, max_tokens=20)
+        found = ids(islice(stream, 5))
+        hosts = tmp_path / "one" / "relayed" / "hosts.json"
+        hosts.write_text(elsewhere.read_text())  # by hand, and by cluster start
+        write_secret(secret_file(hosts), secret_file(elsewhere).read_text().strip())
+        relay.break_off()
+        with told():
+            found += ids(stream)
+        assert found == whole
 
 
 TRAFFIC = [

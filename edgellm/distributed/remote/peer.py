@@ -22,6 +22,7 @@ from edgellm.models.layers import KeepGoing, always
 
 Request = tuple[int, Mapping[str, Any], Sequence[memoryview], threading.Event]
 Reply = tuple[Mapping[str, Any], memoryview]
+LookUp = Callable[[], tuple[Machine, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Peer:
     Args:
         machine: which one.
         secret: of the cluster.
+        look_up: says both anew, before a machine that was lost is called; None: they stay.
 
     Attributes:
         machine: as above.
@@ -62,8 +64,9 @@ class Peer:
         MachineError: it cannot be reached, is busy, or refuses.
     """
 
-    def __init__(self, machine: Machine, secret: bytes) -> None:
+    def __init__(self, machine: Machine, secret: bytes, *, look_up: LookUp | None = None) -> None:
         self.machine = machine
+        self._look_up = look_up
         self.is_lost: bool = False
         self.generation: int = 0
         self._secret = secret
@@ -95,6 +98,8 @@ class Peer:
         """
         self._disconnect()
         self._notes.clear()
+        if self._look_up is not None:
+            self.machine, self._secret = self._look_up()
         facts = self._connect(seconds)
         if any(facts[key] != self.facts[key] for key in ("versions", "files")):
             self._disconnect()
