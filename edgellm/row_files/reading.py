@@ -127,7 +127,10 @@ class _Reader:
         return rows
 
     def _objects(self) -> list[Row] | None:
-        """Return a row for each object of objects that have several lines; None: it is not so."""
+        """Return a row for each object of objects that have several lines; None: it is not so.
+
+        It is so once one that has several lines is whole. Raises FormatError for what follows.
+        """
         try:
             text = self.data.decode("utf-8")
         except UnicodeDecodeError:
@@ -135,6 +138,7 @@ class _Reader:
         decoder = json.JSONDecoder()
         rows: list[Row] = []
         place, counted, line = 0, 0, 1
+        is_so = False
         while True:
             while place < len(text) and text[place] in BLANK:
                 place += 1
@@ -145,8 +149,13 @@ class _Reader:
             try:
                 _, end = decoder.raw_decode(text, place)
                 rows.append(Row(line, self._object(text[place:end].encode())))
-            except (ValueError, RecursionError):
-                return None
+            except (ValueError, RecursionError) as error:
+                if not is_so:
+                    return None
+                problems = Problems(self.path)
+                problems.add(line, self._as_problem(error))
+                problems.raise_found()
+            is_so = is_so or "\n" in text[place:end]
             place = end
 
     def listed(self) -> list[Row]:

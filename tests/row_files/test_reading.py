@@ -44,6 +44,8 @@ def test_an_object_of_several_lines_is_one_row(tmp_path):
         ('{"a":\n 1, "a": 2}\n', "line 1: the row is not valid JSON"),
         ('{"a": 1}{"a": 2}\n{"a": nothing}\n', "line 1: .*; line 2: "),
         ('{"a": 1}}\n', "line 1: the row is not valid JSON: Extra data"),
+        ('{\n"a": 1\n}\n{\n"a" 2\n}\n', "jsonl, line 4: the row .* line 5 column 5 .char 17.$"),
+        ('{\n"a": 1\n}\n{\n"a": 1, "a": 2\n}\n', "jsonl, line 4: the row .* twice"),
     ],
 )
 def test_what_is_no_row_is_told_by_its_line(tmp_path, text, message):
