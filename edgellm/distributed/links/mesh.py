@@ -18,8 +18,9 @@ import numpy.typing as npt
 from edgellm.distributed.links.lane import Kind, Lane, head_of
 from edgellm.distributed.links.pulse import Pulse
 from edgellm.kernels.exchange.gather import Bounds, Gather
-from edgellm.kernels.exchange.table import NOTHING, RelayTable, Run, Words, frame_bytes
+from edgellm.kernels.exchange.table import NOTHING, RelayTable, Run, frame_bytes
 from edgellm.kernels.exchange.words import DONE, HEAD_BYTES, LOST, TAG_BYTES
+from edgellm.kernels.thread_pool import Words
 
 Rows = npt.NDArray[np.float32]
 

@@ -27,7 +27,7 @@ from edgellm.reading.paged_groups import Traffic
 
 
 class GatheredLayers(ClusterLayers):
-    """Layers through which a token goes on all machines at once, gathered four times in each.
+    """Layers through which a token goes on all machines at once, gathered a few times in each.
 
     Args:
         local: the rows of this machine.

@@ -10,16 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.kernels.code_cache import function
 from edgellm.kernels.codegen.isa import host_isas
 from edgellm.kernels.exchange.gather import Gather
 from edgellm.kernels.exchange.words import AGAIN, DONE, HEAD_BYTES, LANE, RELAY, TAG_BYTES
 from edgellm.kernels.host import code_cache
-from edgellm.kernels.thread_pool import aligned
-
-Words = npt.NDArray[np.int64]
+from edgellm.kernels.thread_pool import Words, aligned
 
 Run = tuple[int, int]
 """A native function and its argument; zeros: there is nothing to do."""
@@ -30,7 +27,6 @@ and more. Where others take longer, or need the core, it soon waits asleep."""
 
 _TRIED_AGAIN = 64
 """Waits after which it is tried again whether others are in time for one that waits awake."""
-
 
 NOTHING: Words = np.empty((0, 2), np.int64)
 

@@ -1,8 +1,9 @@
 """A decoder layer of which this machine has some rows of each matrix, on the CPU kernels.
 
-Four products are gathered on the way through it: what heads attend to, the hidden states after
-attention, the gated inside of the feed-forward part, the hidden states after it. Each number is
-computed on one machine by the steps that compute it elsewhere, so that none is another one.
+What is gathered on the way through it: what heads attend to, the hidden states after attention
+(unless each machine computes all of them), the gated inside of the feed-forward part, the hidden
+states after it. Each number is computed on one machine by the steps that compute it elsewhere, so
+that none is another one.
 """
 
 # L new tokens, E hidden, H query heads, D head size, F inner
