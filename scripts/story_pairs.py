@@ -7,10 +7,10 @@ FOLDER gets ``train.jsonl`` of 240 pairs and ``held_out.jsonl`` of 80 others. Al
 sentences, so that only what fits together can be learned.
 """
 
+import argparse
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 TRAINED, HELD_OUT = 240, 80
@@ -20,7 +20,11 @@ ASKED, ANSWERED = 3, 2
 
 def main() -> None:
     """Write both files."""
-    source, folder = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("source", metavar="STORIES.txt", type=Path)
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    given = parser.parse_args()
+    source, folder = given.source, given.folder
     rows = []
     for story in re.split(r"<\|endoftext\|>|\n\n\n+", source.read_text(encoding="utf-8")):
         sentences = re.split(r"(?<=[.!?])\s+", story.strip().replace("\n", " "))

@@ -156,13 +156,13 @@ class Study:
 
         loss, tree = nn.value_and_grad(model, loss_of)(model)
         slopes: dict[str, mx.array] = dict(tree_flatten(tree))
-        largest = max(float(mx.abs(array).max().item()) for array in slopes.values())
+        largest = max(_largest(array) for array in slopes.values())
         worst = 0.0
         for layer, change in enumerate(found.by_changes):
             for name, array in change.items():
                 target, _, part = name.rpartition(".")
                 theirs = slopes[f"model.layers.{layer}.{target}.{part.lower()}"].T
-                worst = max(worst, float(mx.abs(array - theirs).max().item()))
+                worst = max(worst, _largest(array - theirs))
         difference = abs(found.loss - float(loss.item()))
         return f"loss {difference:.1e}, derivatives {worst / largest:.1e}"
 
@@ -265,9 +265,14 @@ def _largest_difference(found: Sequence[Change], parameters: dict[str, Any]) -> 
     for layer, change in enumerate(found):
         for name, array in change.items():
             theirs = parameters[f"{layer}.{name}"].grad.numpy()
-            worst = max(worst, float(np.abs(np.array(array) - theirs).max()))
-            largest = max(largest, float(np.abs(theirs).max()))
+            worst = max(worst, _largest(np.array(array) - theirs))
+            largest = max(largest, _largest(theirs))
     return worst / largest
+
+
+def _largest(array: Any) -> float:
+    """Return the largest absolute value of an array, MLX's or NumPy's."""
+    return float(np.abs(np.array(array)).max())
 
 
 def _apart(one: Sequence[Change], two: Sequence[Change]) -> float:
@@ -276,8 +281,8 @@ def _apart(one: Sequence[Change], two: Sequence[Change]) -> float:
         for change, other in zip(one, two, strict=True)
         for name in change
     ]
-    worst = max(float(mx.abs(a - b).max().item()) for a, b in pairs)
-    return worst / max(float(mx.abs(a).max().item()) for a, _ in pairs)
+    worst = max(_largest(a - b) for a, b in pairs)
+    return worst / max(_largest(a) for a, _ in pairs)
 
 
 def _records(tokenizer: Tokenizer, count: int, tokens: int) -> list[TrainingSequence]:

@@ -40,6 +40,7 @@ class _Record:
     """A record of which nothing but its length is known."""
 
     length: int
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
