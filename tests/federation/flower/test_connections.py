@@ -20,6 +20,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.distributed.links.addresses import Address, listening_socket
 from edgellm.errors import MachineError, NotFiniteError
 from edgellm.federation.fleet import Rounds
+from edgellm.federation.flower import supernode
 from edgellm.federation.flower.certificates import CERTIFICATE, keys_in, make_keys
 from edgellm.federation.flower.superlink import SuperLink
 from edgellm.federation.flower.supernode import SuperNode
@@ -162,7 +163,8 @@ def test_a_task_that_is_withdrawn_before_it_is_fetched_is_passed_over(opened, mo
     assert any("was withdrawn" in line for line in one.said)
 
 
-def test_a_second_client_with_one_invitation_is_told_at_once(opened):
+def test_a_second_client_with_one_invitation_is_told_at_once(opened, monkeypatch):
+    monkeypatch.setattr(supernode, "GONE_SECONDS", 1.0)  # that it waits whether the first one goes
     fleet, invitations, _, _ = opened
     first = Client(invitations[0])
     wait_for(fleet, ["client-1"])
