@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,8 @@ class Editor:
             input=self._session.input, output=self._session.output
         )
         try:
-            return asking.prompt(f"{question} [y/N] ").strip().lower() in YES
+            with _signals_told_to_asyncio():
+                return asking.prompt(f"{question} [y/N] ").strip().lower() in YES
         except (EOFError, KeyboardInterrupt):
             return False
 
@@ -128,12 +129,8 @@ class Editor:
         store_typeahead(self._session.input, pressed)
 
     async def _prompt(self) -> str:
-        watched = signal.set_wakeup_fd(-1)
-        try:
+        with _signals_told_to_asyncio():
             return await self._session.prompt_async(pre_run=self._take_over_loop)
-        finally:
-            # asyncio closes what is written to at a signal, and takes it back only then
-            signal.set_wakeup_fd(watched)
 
     def _take_over_loop(self) -> None:
         """Let what a signal raises end the library's loop without a word of the loop's."""
@@ -221,6 +218,19 @@ def _history() -> History:
     except (OSError, RuntimeError, EdgeLLMError):  # RuntimeError: there is no home
         return InMemoryHistory()
     return KeptHistory(str(file))
+
+
+@contextmanager
+def _signals_told_to_asyncio() -> Iterator[None]:
+    """Let a loop hear of signals in the ``with`` block, and then again who heard of them before.
+
+    asyncio closes what was written to at a signal, and gives it back to nobody.
+    """
+    heard = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(heard, warn_on_full_buffer=False)
 
 
 def slash_completer(

@@ -1,6 +1,7 @@
 """What is typed at the prompt of the chat screen: keys, completion, and history."""
 
 import os
+import signal
 
 import pytest
 from prompt_toolkit.completion import CompleteEvent
@@ -33,6 +34,21 @@ def own_state(tmp_path, monkeypatch):
 def test_what_is_typed_is_what_is_asked(keys, text):
     with keyboard(keys) as editor:
         assert editor.ask() == text
+
+
+@pytest.mark.parametrize("asks", ["ask", "agrees"])
+def test_who_heard_of_signals_before_does_so_afterwards(asks):
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told)
+    try:
+        with keyboard("yes\r") as editor:
+            assert editor.ask() == "yes" if asks == "ask" else editor.agrees("Really?")
+        assert signal.set_wakeup_fd(before) == told
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(heard)
+        os.close(told)
 
 
 def test_commands_and_files_are_completed(tmp_path):
