@@ -69,15 +69,20 @@ class Rendered:
     @property
     def repeated(self) -> int:
         """Sequences or pairs that are there already: the same tokens, and the same are learned."""
-        digests = [_digest(one) for one in self.sequences]
-        if self.paired:
-            digests = [one + other for one, other in zip(digests[::2], digests[1::2], strict=True)]
+        digests = self._digests()
         return len(digests) - len(set(digests))
 
     def in_common(self, other: Rendered) -> int:
-        """Return how many of its sequences are another's, too."""
-        theirs = set(map(_digest, other.sequences))
-        return sum(_digest(one) in theirs for one in self.sequences)
+        """Return how many of its sequences or pairs are another's, too."""
+        theirs = set(other._digests())
+        return sum(digest in theirs for digest in self._digests())
+
+    def _digests(self) -> list[bytes]:
+        """Return what tells each sequence, or each pair, from the others."""
+        digests = list(map(_digest, self.sequences))
+        if not self.paired:
+            return digests
+        return [one + other for one, other in zip(digests[::2], digests[1::2], strict=True)]
 
     @property
     def nbytes(self) -> int:

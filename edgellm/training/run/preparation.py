@@ -12,7 +12,6 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.dialects.names import has_fused_layers
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.checkpoint.folder import open_folder
-from edgellm.console.units import plural
 from edgellm.errors import ConfigError, FormatError
 from edgellm.hub.resolve import locate
 from edgellm.runtime.loader import SendProgress
@@ -80,8 +79,8 @@ class Preparation(Generic[Item]):
         both = self.held_out.in_common(self.data)
         if both:
             of_valid.append(
-                f"{both:,} of {plural(len(self.held_out.sequences), 'sequence')} are learned, "
-                "too: a loss of records that are not says more"
+                f"{both:,} of {self.held_out.counted} are learned, too: a loss of records that "
+                "are not says more"
             )
         return [*self.data.notes(), *(f"of --valid: {note}" for note in of_valid)]
 

@@ -97,6 +97,11 @@ def test_pairs_that_are_there_more_than_once_are_counted_as_pairs(tmp_path, toke
     pairs = read_pairs(written(tmp_path / "pairs.jsonl", [one, other, one]))
     found = render_pairs(pairs, tokenizer, template="chat", max_tokens=64)
     assert "there more than once, and learned as often: 1 pair" in found.notes()
+    # the answer that was preferred is there, too: of another pair
+    half, whole = (
+        render_pairs([pair], tokenizer, template="chat", max_tokens=64) for pair in pairs[:2]
+    )
+    assert (half.in_common(whole), half.in_common(found), half.counted) == (0, 1, "1 pair")
 
 
 def test_plain_prompts_and_answers_are_one_text(tmp_path, tokenizer):
