@@ -59,6 +59,7 @@ class Shares:
     measured: bool = False
     _seen: dict[int, list[float]] = field(default_factory=dict)
     _steps: int = 0
+    _trying: set[int] = field(default_factory=set)
 
     def document(self) -> dict[str, Any] | None:
         """Return what was measured, to be saved; None: nothing was."""
@@ -76,7 +77,8 @@ class Shares:
         """Return each machine's records, in the order in which they are given.
 
         The longest records are given away first, each to the machine that would end soonest. One
-        that has none then is given the shortest record now and then: it may be faster than it was.
+        that has none then is given the shortest record now and then: it may be faster than it was,
+        and all are measured anew where it ends before the others.
 
         Args:
             items: of a step.
@@ -94,7 +96,9 @@ class Shares:
         if step is not None and not self.is_fixed:
             usual = max(self._end(each, taken[each]) for each in set(owner.values()))
             places = sorted(owner, key=lambda place: items[place].length)
-            for machine in self._tried(step, taken, items[places[0]].length, usual):
+            tried = self._tried(step, taken, items[places[0]].length, usual)
+            self._trying = set(tried) if self.measured else set()
+            for machine in tried:
                 if places:
                     owner[places.pop(0)] = machine
         return [
@@ -129,6 +133,11 @@ class Shares:
         """Note a step: each machine's tokens and seconds. Return whether shares are others now."""
         if self.is_fixed:
             return False
+        if self._are_of_use(tokens, seconds):
+            # a pass costs the same for few tokens as for many, which one record does not show
+            self.paces, self.measured = [1.0] * len(self.paces), False
+            self._seen.clear()
+            return True
         self._steps += 1
         for machine, (count, own) in enumerate(zip(tokens, seconds, strict=True)):
             if count:
@@ -151,6 +160,13 @@ class Shares:
             return False
         self.paces, self.measured = paces, True
         return True
+
+    def _are_of_use(self, tokens: Sequence[int], seconds: Sequence[float]) -> bool:
+        """Return whether a machine that was tried has ended before those that have shares."""
+        ends = [trip + own for trip, own in zip(self.trips, seconds, strict=True)]
+        usual = [end for each, end in enumerate(ends) if tokens[each] and each not in self._trying]
+        tried = [ends[each] for each in self._trying if tokens[each]]
+        return bool(tried and usual) and min(tried) < max(usual)
 
     def _seen_of(self, machine: int) -> list[float]:
         """Return the seconds per token that were seen of a machine since paces were looked at."""

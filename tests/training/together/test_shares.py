@@ -95,6 +95,17 @@ def test_a_machine_whose_share_became_none_is_tried_again_and_gets_one_once_it_i
     assert len(again) > PROBE_STEPS - 2 * LOOKED_AT, "and has a share from then on"
 
 
+def test_a_try_of_one_record_is_not_held_against_a_machine_whose_passes_have_a_price():
+    items = records(*[10] * 10)
+    shares = shares_of((0.02, 1.0), measured=True)
+    for step in range(9 * PROBE_STEPS):
+        tokens = tokens_of(shares.of(items, step))
+        # of one record 0.16 s a token, of five 0.04
+        shares.ended(tokens, [0.02 * tokens[0], 1.5 + 0.01 * tokens[1] if tokens[1] else 0.0])
+    assert shares.measured
+    assert tokens_of(shares.of(items))[1] >= 20
+
+
 @pytest.mark.parametrize("slowness", [20, 200, 2000])
 def test_tries_take_little_of_the_time(slowness):
     items, pace, steps = records(*[10] * 8), 0.01, 1 << 15
