@@ -14,7 +14,7 @@ EMITTERS: Mapping[str, str] = {
     "work": "codegen.schedule:emit_work",
     "apart": "codegen.schedule:emit_apart",
     # between machines
-    "exchange": "exchange.relay:emit_exchange",
+    "exchange": "exchange.lanes:emit_exchange",
     "relay": "exchange.relay:emit_relay",
     # a layer's steps between products
     "norm": "elementwise.rms_norm:emit_norm",
