@@ -43,7 +43,7 @@ def refused(load, monkeypatch):
         raise ConfigError(f"{machine.name} computes otherwise")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgellm.distributed.cluster.require_same_arithmetic", differs)
+        patch.setattr("edgellm.distributed.opened.require_same_arithmetic", differs)
         for split in ("windows", "rows"):
             with pytest.raises(ConfigError, match="computes otherwise"):
                 load(split=split)
