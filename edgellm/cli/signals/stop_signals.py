@@ -121,7 +121,8 @@ class StopSignals:
         if not self._lost:
             self._exit(self.received)
         self._lost = False
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+        if not self._unhurried:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
         self._raise(frame)
 
     def _raise(self, frame: FrameType | None) -> None:

@@ -70,12 +70,12 @@ class Meeting:
 
     def attach(self, link: Link, head: Mapping[str, Any]) -> None:
         """Take a connection that another machine has opened, or end it if this is over."""
+        called = int(head["mesh"]), int(head["from"]), str(head["for"])
         with self._changed:
             if self._is_over:
                 link.close()
                 return
             link.send({})
-            called = int(head["mesh"]), int(head["from"]), str(head["for"])
             self._came[called] = link
             self._changed.notify_all()
 

@@ -171,8 +171,14 @@ class Member:
             why = getattr(error, "message", str(error))
             if caller.is_sent_away:
                 why = "it had proved nothing when others came"
-            self._repeats.say(f"refused {name}: {why}", self._say, of=f"refused {name}")
-            connection.close()
+            self._refuse(caller, why)
+        except (KeyError, TypeError):
+            self._refuse(caller, "it asks in another form; run one version of edgellm everywhere")
+
+    def _refuse(self, caller: Caller, why: str) -> None:
+        name = caller.host
+        self._repeats.say(f"refused {name}: {why}", self._say, of=f"refused {name}")
+        caller.connection.close()
 
     def _welcome(self, link: Link, head: Mapping[str, Any]) -> bool:
         """Answer a caller; return whether its connection is kept."""

@@ -3,16 +3,18 @@
 import errno
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from support.clusters import members
 
+from edgellm.distributed.links.call import call
 from edgellm.distributed.links.machines import read_machines, secret_file
 from edgellm.distributed.links.secret import read_secret
 from edgellm.distributed.members import member as members_module
 from edgellm.distributed.members.lobby import MAX_OF_ONE
 from edgellm.distributed.start import machine_status
+from edgellm.errors import MachineError
 
 
 @pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EMFILE])
@@ -40,6 +42,19 @@ def test_strangers_that_say_nothing_keep_no_machine_out(tiny_folder, tmp_path):
             for _ in range(2 * MAX_OF_ONE):
                 stack.enter_context(socket.create_connection(machine.address))
             assert not machine_status(machine, secret).get("busy", True)
+
+
+def test_a_machine_that_asks_in_another_form_is_refused(tiny_folder, tmp_path):
+    said = []
+    with members(tiny_folder("llama-3.2"), tmp_path, ["500MB"], said=said) as hosts:
+        machine, secret = read_machines(hosts)[1], read_secret(secret_file(hosts))
+        with closing(call(machine, secret)) as control, closing(call(machine, secret)) as lane:
+            control.send({"for": "control"})
+            session = control.receive()[0]["session"]
+            lane.send({"for": "rows", "session": session})
+            with pytest.raises(MachineError):
+                lane.receive()
+    assert any("in another form" in line for line in said)
 
 
 def test_an_address_that_this_machine_loses_and_gets_back_is_told_once(
