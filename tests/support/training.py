@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import numpy as np
-from support.tiny import LLAMA, write_model
+from support.tiny import LLAMA, TEXTS, write_model
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
@@ -20,6 +20,12 @@ def in_four_bits(folder, config=LLAMA):
     source = write_model(folder / "source", config)
     convert(source, folder / "four", bits=4, group_size=32)
     return folder / "four"
+
+
+def write_texts(path):
+    """Write a file of texts, with the mark between them that trainers take."""
+    path.write_text("\n<|endoftext|>\n".join(TEXTS))
+    return path
 
 
 def open_training(

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlx.core as mx
 import numpy as np
@@ -63,14 +64,14 @@ def _measured(model: Model, caches: LayerCaches | Any, tokens: int) -> dict[str,
     own = caches.make(capacity=WARM + tokens, reserve=WARM + tokens)
     times, digest = [], hashlib.sha256()
     parts: list[Parts] = []
-    kernels = _timed_kernels()
-    for token in range(WARM + tokens):
-        parts.append(_parts(model, kernels))
-        begun = time.perf_counter()
-        logits = model(mx.array([[5 + token]]), own)
-        mx.eval(logits, stored(own))
-        times.append(time.perf_counter() - begun)
-        digest.update(np.array(logits.astype(mx.float32)).tobytes())
+    with _timed_kernels() as kernels:
+        for token in range(WARM + tokens):
+            parts.append(_parts(model, kernels))
+            begun = time.perf_counter()
+            logits = model(mx.array([[5 + token]]), own)
+            mx.eval(logits, stored(own))
+            times.append(time.perf_counter() - begun)
+            digest.update(np.array(logits.astype(mx.float32)).tobytes())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     parts.append(_parts(model, kernels))
     each = [
@@ -92,8 +93,9 @@ def _parts(model: Model, kernels: Sequence[float]) -> Parts:
     return found | {"gathers": mesh.seconds, "count": mesh.gathers}
 
 
-def _timed_kernels() -> Sequence[float]:
-    """Return a list that gets the seconds of each native call that Python makes."""
+@contextmanager
+def _timed_kernels() -> Iterator[Sequence[float]]:
+    """Yield a list that gets the seconds of each native call that Python makes meanwhile."""
     seconds: list[float] = []
     run = ThreadPool.run
 
@@ -102,8 +104,8 @@ def _timed_kernels() -> Sequence[float]:
         run(self, steps, call, threads=threads)
         seconds.append(time.perf_counter() - begun)
 
-    ThreadPool.run = timed  # type: ignore[method-assign]
-    return seconds
+    with patch.object(ThreadPool, "run", timed):
+        yield seconds
 
 
 Ready = tuple[Model, Any, dict[str, Any]]

@@ -49,6 +49,16 @@ def running(source, *arguments):
             process.kill()
 
 
+def printed_after_sigterm(source):
+    """Send SIGTERM once a program has begun; return what it printed then, in good order."""
+    with running(source) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        printed, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (128 + signal.SIGTERM, b"")
+    return printed
+
+
 def ended(job, number):
     """Assert that a job ends by a signal in good order."""
     assert job.news() == f"ended {128 + number}", job.seen
@@ -214,11 +224,7 @@ finally:
 
 
 def test_a_signal_in_a_finalizer_is_not_lost():
-    with running(LOST) as process:
-        assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30) == (b"clean\n", b"")
-        assert process.returncode == 128 + signal.SIGTERM
+    assert printed_after_sigterm(LOST) == b"clean\n"
 
 
 MISSED = """
@@ -290,11 +296,7 @@ finally:
 
 
 def test_a_clean_up_that_waits_for_ever_is_given_up():
-    with running(HELD) as process:
-        assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30) == (b"", b"")
-        assert process.returncode == 128 + signal.SIGTERM
+    assert printed_after_sigterm(HELD) == b""
 
 
 UNHURRIED = """
@@ -316,8 +318,4 @@ finally:
 
 
 def test_a_save_has_all_the_time_that_it_takes_and_what_follows_has_not():
-    with running(UNHURRIED) as process:
-        assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30) == (b"saved\n", b"")
-        assert process.returncode == 128 + signal.SIGTERM
+    assert printed_after_sigterm(UNHURRIED) == b"saved\n"

@@ -6,7 +6,8 @@ import mlx.core as mx
 import pytest
 from support.folders import tensors_of
 from support.task_files import write_rows
-from support.tiny import CONFIGS, TEXTS, write_model
+from support.tiny import CONFIGS, write_model
+from support.training import write_texts
 
 from edgellm.cli.app import main
 from edgellm.converters import convert
@@ -23,9 +24,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "data.txt"
-    path.write_text("\n<|endoftext|>\n".join(TEXTS))
-    return path
+    return write_texts(tmp_path_factory.mktemp("data") / "data.txt")
 
 
 def request(folder, data, out, **settings):

@@ -7,8 +7,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.clusters import members, parts_in
-from support.tiny import CONFIGS, TEXTS, write_model
-from support.training import numbers_of, sequences
+from support.tiny import CONFIGS, write_model
+from support.training import numbers_of, sequences, write_texts
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
@@ -33,9 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "data.txt"
-    path.write_text("\n<|endoftext|>\n".join(TEXTS))
-    return path
+    return write_texts(tmp_path_factory.mktemp("data") / "data.txt")
 
 
 def request(folder, data, out, *, hosts=None, shares=None, **settings):
